@@ -1,0 +1,120 @@
+"""What is answered: scores, profile results, the routing decision and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from pointsman.api.endpoint import Endpoint, EndpointId
+from pointsman.api.record import DecisionRecord
+from pointsman.api.request import InferenceRequest
+
+EndCause = Literal["complete", "client-abort", "upstream-reset", "refused", "error"]
+Unit = Literal["score", "ms"]
+
+
+class ScoredEndpoint(msgspec.Struct, frozen=True):
+    """A candidate and its total. Higher is better: a cost of 12 ms has the score -12."""
+
+    endpoint: Endpoint
+    score: float
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What one plugin said of every candidate: ``values`` is aligned with the profile's candidates, weight applied."""
+
+    plugin: str
+    values: tuple[float, ...]
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Endpoints that one filter took out."""
+
+    plugin: str
+    endpoints: tuple[EndpointId, ...]
+
+
+class ProfileRunResult(msgspec.Struct, frozen=True):
+    """One profile's run: the chosen endpoints in order of preference and everything that led to it.
+
+    Attributes:
+        profile: the profile's name.
+        targets: chosen endpoint first, then fallbacks for the proxy's retries.
+        candidates: endpoints that passed the filters, with totals.
+        terms: per scorer, aligned with ``candidates``.
+        drops: what each filter took out.
+        unit: "score" (weighted sum of values in [0, 1]) or "ms" (negated cost).
+        fallback: None, or why the profile's own pick was not used (``"filters-drained"``, ``"picker-error"`` ...).
+    """
+
+    profile: str
+    targets: tuple[Endpoint, ...]
+    candidates: tuple[ScoredEndpoint, ...] = ()
+    terms: tuple[Terms, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    unit: Unit = "score"
+    fallback: str | None = None
+
+
+class SchedulingResult(msgspec.Struct, frozen=True):
+    """All profiles that ran; the primary one names the endpoint that gets the request."""
+
+    primary: str
+    profiles: Mapping[str, ProfileRunResult]
+
+    @property
+    def targets(self) -> tuple[Endpoint, ...]:
+        return self.profiles[self.primary].targets
+
+    @property
+    def chosen(self) -> Endpoint:
+        return self.targets[0]
+
+
+class RoutingDecision(msgspec.Struct, frozen=True):
+    """What goes back to the proxy. ``body`` is None when the client's bytes go on unchanged."""
+
+    request: InferenceRequest
+    endpoints: tuple[Endpoint, ...]
+    record: DecisionRecord
+    headers: Mapping[str, str] = {}
+    body: bytes | None = None
+
+    @property
+    def destination(self) -> str:
+        """``ip:port[,ip:port...]``: the chosen endpoint, then fallbacks."""
+        return ",".join(endpoint.hostport for endpoint in self.endpoints)
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts that the engine reported; None where it did not."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class RequestOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request ended. Times in milliseconds of the picker's clock since the pick; None when not seen.
+
+    ``ttft_ms`` is set only when the first piece of the answer was really seen (a sampled share in lean mode, every
+    request in full mode); ``total_ms`` always.
+    """
+
+    request: InferenceRequest
+    endpoint: Endpoint
+    cause: EndCause
+    status: int | None = None
+    ttft_ms: float | None = None
+    total_ms: float = 0.0
+    usage: Usage = Usage()
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Mean milliseconds per output token after the first, or None when it cannot be told."""
+        tokens = self.usage.output_tokens
+        if self.ttft_ms is None or tokens is None or tokens < 2:
+            return None
+        return (self.total_ms - self.ttft_ms) / (tokens - 1)
