@@ -63,6 +63,14 @@ class ConfigError(PointsmanError):
         )
 
 
+class ConfigErrors(ConfigError):  # noqa: N818 - it is several
+    """Several things wrong in one file; the text has a line for each."""
+
+    def __init__(self, errors: list[ConfigError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(str(error) for error in errors))
+
+
 class PluginError(PointsmanError):
     """A plugin broke its contract: wrong length, an endpoint it was not given, a key it did not declare."""
 

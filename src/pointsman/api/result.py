@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from pointsman.api.endpoint import Endpoint, EndpointId
-from pointsman.api.record import DecisionRecord
 from pointsman.api.request import InferenceRequest
+
+if TYPE_CHECKING:
+    from pointsman.api.record import DecisionRecord
 
 EndCause = Literal["complete", "client-abort", "upstream-reset", "refused", "error"]
 Unit = Literal["score", "ms"]

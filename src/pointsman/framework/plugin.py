@@ -110,7 +110,13 @@ class Plugin(ABC, Generic[P]):
 
 
 class Filter(Plugin[P]):
-    """Takes endpoints out."""
+    """Takes endpoints out.
+
+    ``mandatory`` says that an endpoint it drops cannot serve the request at all (another model), so that not even the
+    fallback may use it; other filters drop endpoints that are merely busy.
+    """
+
+    mandatory: ClassVar[bool] = False
 
     @abstractmethod
     def filter(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[Endpoint]:

@@ -1,0 +1,1 @@
+"""Composition root: configuration → wired objects → run until stopped."""

@@ -1,0 +1,237 @@
+"""The picker: one process, one event loop, everything wired."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from pointsman.api.endpoint import Endpoint
+from pointsman.app.discovery import Discovery, EndpointOptions
+from pointsman.app.plans import PlanKeeper, build_plan
+from pointsman.clock import Clock, ScaledClock, SystemClock
+from pointsman.console.server import ConsoleServer, ConsoleSources
+from pointsman.datalayer.datastore import Changes, Datastore, EndpointSpec
+from pointsman.datalayer.scraper import Scraper
+from pointsman.errors import ConfigError
+from pointsman.extproc.grpcio_server import ExtProcServer, ServerOptions
+from pointsman.extproc.stream import Limits
+from pointsman.framework.file_watch import FileChange, FileWatcher
+from pointsman.framework.plan import Plan
+from pointsman.framework.plugin import Handle
+from pointsman.latency.model import LATENCY_PROFILES
+from pointsman.observability.logging import logger
+from pointsman.observability.metrics import Metrics
+from pointsman.observability.records import RecordRing
+from pointsman.requestcontrol.director import Director
+from pointsman.requestcontrol.ledger import Ledger
+
+POLL_S = 0.5
+
+
+class PickerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the picker runs. Times in seconds."""
+
+    endpoints: EndpointOptions
+    config: str = "default"
+    host: str = "127.0.0.1"
+    port: int = 9002
+    health_port: int | None = None
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 9090
+    max_body_bytes: int = 32 * 1024 * 1024
+    scrape_period: float = 0.2
+    drain: float = 30.0
+    time_scale: float = 1.0
+    """How many times faster than real time the engines run (simulated ones can)."""
+    records: int = 10_000
+    seed: int | None = None
+
+
+class Picker:
+    """Wires and runs a picker."""
+
+    def __init__(self, options: PickerOptions) -> None:
+        self.options = options
+        self._log = logger("picker")
+        self.clock: Clock = SystemClock() if options.time_scale == 1 else ScaledClock(options.time_scale)
+        self.metrics = Metrics(RecordRing(options.records))
+        self.datastore = Datastore(self.clock)
+        self.ledger = Ledger(self.clock)
+        rng = Random(options.seed)
+        # The latency profile is part of the configuration; it is read once, because costs reserved by one profile
+        # could not be compared with those of another.
+        profile = build_plan(options.config, _probe_handle(self.clock, self.ledger)).config.latency_profile
+        cost = LATENCY_PROFILES[profile]
+        self.handle = Handle(clock=self.clock, rng=rng, inflight=self.ledger, cost=cost)
+        self.plans = PlanKeeper(options.config, self.handle, self.metrics, self._use_plan)
+        self.scraper = Scraper(self.datastore, self.clock, self.metrics, period=options.scrape_period)
+        self.director = Director(
+            self.plans.plan, self.datastore, self.ledger, cost, self.clock, rng, self.metrics, self._request_ended
+        )
+        self.datastore.on_removed(self.director.endpoint_removed)
+        self.datastore.on_changed(self._endpoints_changed)
+        self.server = ExtProcServer(
+            self.director,
+            ServerOptions(
+                host=options.host,
+                port=options.port,
+                health_port=options.health_port,
+                max_message_bytes=options.max_body_bytes + 1024 * 1024,
+                limits=Limits(max_body_bytes=options.max_body_bytes),
+            ),
+            on_error=self._stream_failed,
+        )
+        self.console = ConsoleServer(self._sources(), options.admin_host, options.admin_port)
+        self._discovery = Discovery(options.endpoints, self._use_endpoints, self._refuse_endpoints)
+        self._watcher: FileWatcher | None = None
+        self.admin_port = 0
+
+    async def start(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            ConfigError: if the endpoints cannot be read.
+            StartupError: if a port cannot be had.
+        """
+        await self._discovery.start()
+        await self.scraper.start()
+        await self._watch_plan()
+        self.admin_port = await self.console.start()
+        await self.server.start()
+        for note in self.plans.plan.notes:
+            self._log.warning("configuration", note=note)
+        gc.collect()
+        gc.freeze()  # what is built now lives as long as the process: keep the collector off it
+
+    async def stop(self) -> None:
+        """Drain and end: no new work, what is under way may finish within the drain time."""
+        self.director.draining = True
+        await self.server.drain(self.options.drain)
+        if self._watcher is not None:
+            await self._watcher.stop()
+        await self._discovery.stop()
+        await self.scraper.stop()
+        await self.console.stop()
+
+    async def serve_until(self, stopped: asyncio.Event) -> None:
+        """Serve until ``stopped`` is set, then drain and end."""
+        self._log.info(
+            "serving",
+            ext_proc=f"{self.options.host}:{self.server.port}",
+            admin=f"http://{self.options.admin_host}:{self.admin_port}",
+            config=self.plans.plan.source,
+            endpoints=len(self.datastore.all()),
+        )
+        await stopped.wait()
+        self._log.info("draining", seconds=self.options.drain)
+        await self.stop()
+
+    async def _watch_plan(self) -> None:
+        if self._watcher is not None:
+            await self._watcher.stop()
+        self._watcher = FileWatcher(self.plans.files(), POLL_S, self._plan_changed) if self.plans.files() else None
+        if self._watcher is not None:
+            await self._watcher.start()
+
+    def _plan_changed(self, change: FileChange) -> None:
+        files = self.plans.files()
+        if not self.plans.reload():
+            self._log.error("configuration refused, the old one stays", error=str(self.plans.error))
+        elif self.plans.files() != files:
+            asyncio.get_running_loop().create_task(self._rewatch())
+
+    async def _rewatch(self) -> None:
+        await self._watch_plan()
+
+    def _use_plan(self, plan: Plan) -> None:
+        self.director.replace_plan(plan)
+        self._log.info("configuration in force", source=plan.source)
+
+    def _use_endpoints(self, specs: Sequence[EndpointSpec]) -> None:
+        changes = self.datastore.set_endpoints(specs)
+        if changes:
+            self._log.info("endpoints", added=len(changes.added), removed=len(changes.removed), total=len(specs))
+
+    def _refuse_endpoints(self, error: ConfigError) -> None:
+        self._log.error("endpoints refused, the old ones stay", error=str(error))
+
+    def _endpoints_changed(self, _: Changes) -> None:
+        self.metrics.endpoints(len(self.datastore.all()), len(self.datastore.snapshot()))
+
+    def _request_ended(self, endpoint: Endpoint, status: int | None) -> None:
+        if status == 503:
+            self.scraper.report_connect_failure(endpoint.id)
+
+    def _stream_failed(self, error: Exception) -> None:
+        self._log.error("request failed inside", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+    def _sources(self) -> ConsoleSources:
+        records = self.metrics.records
+
+        def decision(request_id: str) -> dict[str, Any] | None:
+            record = records.get(request_id)
+            return record.view() if record else None
+
+        return ConsoleSources(
+            metrics=self._render_metrics,
+            ready=lambda: self.server.serving and bool(self.datastore.snapshot()),
+            pods=self._pods,
+            config=self._effective,
+            decisions=lambda count: [record.view() for record in records.last(count)],
+            decision=decision,
+        )
+
+    def _effective(self) -> dict[str, Any]:
+        return self.director.plan.effective()
+
+    def _render_metrics(self) -> bytes:
+        self.metrics.endpoints(len(self.datastore.all()), len(self.datastore.snapshot()))
+        return self.metrics.render()
+
+    def _pods(self) -> list[dict[str, Any]]:
+        now = self.clock.now()
+        return [_pod_view(endpoint, self.datastore, self.ledger, now) for endpoint in self.datastore.all()]
+
+
+def _pod_view(endpoint: Endpoint, datastore: Datastore, ledger: Ledger, now: float) -> dict[str, Any]:
+    metrics = endpoint.metrics
+    age = metrics.age(now)
+    health = datastore.health(endpoint.id)
+    return {
+        "id": endpoint.id,
+        "hostport": endpoint.hostport,
+        "healthy": endpoint.healthy,
+        "why": health.why if health else None,
+        "labels": dict(endpoint.labels),
+        "metrics_age_ms": round(age * 1000) if age != float("inf") else None,
+        "metrics": {key: value for key, value in msgspec.to_builtins(metrics).items() if key != "updated"},
+        "in_flight": msgspec.to_builtins(ledger.load(endpoint.id)),
+    }
+
+
+def _probe_handle(clock: Clock, ledger: Ledger) -> Handle:
+    """A handle to build a configuration with once, only to read which latency profile it names."""
+    return Handle(clock=clock, rng=Random(0), inflight=ledger, cost=next(iter(LATENCY_PROFILES.values())))
+
+
+def check_config(name: str) -> Plan:
+    """Build a configuration without running it.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    clock = SystemClock()
+    return build_plan(name, _probe_handle(clock, Ledger(clock)))
+
+
+def write_port_file(path: Path, picker: Picker) -> None:
+    """Tell a parent process, atomically, which ports were bound."""
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode({"ext_proc": picker.server.port, "admin": picker.admin_port}))
+    part.replace(path)

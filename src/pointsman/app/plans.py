@@ -1,0 +1,70 @@
+"""The plan in force: load it, and swap it when its file or one of its plugin files changes.
+
+A changed configuration is built completely before it replaces the old one; one that cannot be built is refused with
+its error and the old one stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pointsman.errors import ConfigError
+from pointsman.framework.build import Builder
+from pointsman.framework.loader import load_config, read_source
+from pointsman.framework.observer import Observer
+from pointsman.framework.plan import Plan
+from pointsman.framework.plugin import Handle
+from pointsman.framework.registry import installed_plugins
+from pointsman.latency.model import LATENCY_PROFILES
+
+
+def build_plan(name: str, handle: Handle, observer: Observer | None = None, previous: Plan | None = None) -> Plan:
+    """Load and build a preset or a file.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    text, source = read_source(name)
+    loaded = load_config(text, source)
+    profile = loaded.config.latency_profile
+    if profile not in LATENCY_PROFILES:
+        raise ConfigError(
+            f"unknown latency profile {profile!r}",
+            source=source,
+            line=loaded.document.line((*loaded.root, "latencyProfile")),
+            field="latencyProfile",
+            hint=f"one of {', '.join(sorted(LATENCY_PROFILES))}",
+        )
+    return Builder(loaded, installed_plugins(), handle, observer or Observer(), previous).build()
+
+
+class PlanKeeper:
+    """Rebuilds the plan when asked and hands it on when it is good."""
+
+    def __init__(self, name: str, handle: Handle, observer: Observer, use: Callable[[Plan], None]) -> None:
+        self._name = name
+        self._handle = handle
+        self._observer = observer
+        self._use = use
+        self.plan = build_plan(name, handle, observer)
+        self.error: ConfigError | None = None
+        """Why the newest version of the file was refused; None when it is in force."""
+
+    def files(self) -> list[Path]:
+        """What to watch: the configuration, unless it is a preset, and its plugin files."""
+        own = [] if self.plan.source.startswith("preset:") else [Path(self._name)]
+        return own + [Path(file) for file in self.plan.files]
+
+    def reload(self) -> bool:
+        """Build anew; returns whether the new plan is in force."""
+        try:
+            plan = build_plan(self._name, self._handle, self._observer, self.plan)
+        except ConfigError as error:
+            self.error = error
+            self._observer.config_loaded(ok=False)
+            return False
+        self.plan, self.error = plan, None
+        self._use(plan)
+        self._observer.config_loaded(ok=True)
+        return True

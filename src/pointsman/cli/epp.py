@@ -1,0 +1,94 @@
+"""``pointsman epp``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pointsman.app.picker import Picker, PickerOptions, write_port_file
+from pointsman.app.processes import stop_signals
+from pointsman.cli.common import ConfigFlag, EndpointFlag, EndpointsFile, LogLevel, endpoint_options, run_async
+from pointsman.observability.logging import setup
+
+
+def epp(
+    *,
+    endpoint: EndpointFlag = (),
+    endpoints_file: EndpointsFile = None,
+    config: ConfigFlag = "default",
+    host: str = "127.0.0.1",
+    port: int = 9002,
+    health_port: int | None = None,
+    admin_host: str = "127.0.0.1",
+    admin_port: int = 9090,
+    max_body_bytes: int = 32 * 1024 * 1024,
+    scrape_period: float = 0.2,
+    drain: float = 30.0,
+    records: int = 10_000,
+    time_scale: Annotated[float, Parameter(show=False)] = 1.0,
+    log_level: LogLevel = "info",
+    ready_file: Annotated[Path | None, Parameter(show=False)] = None,
+    seed: Annotated[int | None, Parameter(show=False)] = None,
+) -> int:
+    """Run the picker alone, for an Envoy or gateway of your own.
+
+    `pointsman envoy-config` prints the Envoy configuration that goes with it.
+
+    Examples
+    --------
+    ::
+
+        pointsman epp --endpoints-file pods.yaml --host 0.0.0.0 --port 9002 --config my-policy.yaml
+
+    Parameters
+    ----------
+    host
+        Address of the ext-proc port; 0.0.0.0 for all interfaces.
+    port
+        Port of the ext-proc and gRPC health services; 0 chooses one.
+    health_port
+        A further port with the gRPC health service only.
+    admin_host
+        Address of the admin pages. They show no prompt text, but keep them off public networks.
+    admin_port
+        Port of the admin pages; 0 chooses one.
+    max_body_bytes
+        Largest request body.
+    scrape_period
+        Seconds between two readings of a server's /metrics.
+    drain
+        Seconds that requests under way may take to finish at the end.
+    records
+        How many decisions to remember.
+    log_level
+        How much to log.
+    """
+    setup(log_level)
+    options = PickerOptions(
+        endpoints=endpoint_options(endpoint, endpoints_file),
+        config=config,
+        host=host,
+        port=port,
+        health_port=health_port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        max_body_bytes=max_body_bytes,
+        scrape_period=scrape_period,
+        drain=drain,
+        records=records,
+        time_scale=time_scale,
+        seed=seed,
+    )
+    return run_async(lambda: _run(options, ready_file))
+
+
+async def _run(options: PickerOptions, ready_file: Path | None) -> int:
+    stopped = stop_signals()
+    picker = Picker(options)
+    await picker.start()
+    if ready_file is not None:
+        write_port_file(ready_file, picker)
+    await picker.serve_until(stopped)
+    return 0

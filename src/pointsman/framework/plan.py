@@ -1,0 +1,85 @@
+"""Plan: everything one configuration builds, swapped as a whole on reload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pointsman.api.config import EndpointPickerConfig
+from pointsman.framework.keys import PrefixMatch
+from pointsman.framework.plugin import (
+    Admitter,
+    DataProducer,
+    EndpointObserver,
+    OutcomeObserver,
+    PickObserver,
+    Plugin,
+    PluginSpec,
+)
+from pointsman.framework.profile import SchedulingProfile
+from pointsman.framework.scheduler import Scheduler
+from pointsman.framework.state import StateKey
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The built form of a configuration.
+
+    Attributes:
+        source: where it came from: a path or ``preset:NAME``.
+        config: the configuration in its long form.
+        plugins: every plugin instance by name, in the order of building.
+        producers: DataProducers, each after those whose keys it consumes.
+        match_keys: keys of prefix matches, best first; the ledger counts uncached tokens by the first one written.
+        files: plugin files that belong to it, for reloading.
+        notes: things a user should know but that are no errors.
+    """
+
+    source: str
+    config: EndpointPickerConfig
+    plugins: Mapping[str, Plugin[Any]]
+    producers: Sequence[DataProducer[Any]]
+    admitters: Sequence[Admitter[Any]]
+    scheduler: Scheduler
+    match_keys: Sequence[StateKey[PrefixMatch]] = ()
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pick_observers(self) -> list[PickObserver]:
+        return [plugin for plugin in self.plugins.values() if isinstance(plugin, PickObserver)]
+
+    @property
+    def outcome_observers(self) -> list[OutcomeObserver]:
+        return [plugin for plugin in self.plugins.values() if isinstance(plugin, OutcomeObserver)]
+
+    @property
+    def endpoint_observers(self) -> list[EndpointObserver]:
+        return [plugin for plugin in self.plugins.values() if isinstance(plugin, EndpointObserver)]
+
+    def specs(self) -> list[PluginSpec]:
+        """Every plugin with its effective parameters, defaults filled in, camelCase."""
+        return [
+            PluginSpec(plugin.type, name, msgspec.to_builtins(plugin.params)) for name, plugin in self.plugins.items()
+        ]
+
+    def effective(self) -> dict[str, Any]:
+        """The effective configuration as plain data that loads again."""
+        data: dict[str, Any] = msgspec.to_builtins(self.config)
+        data["plugins"] = [msgspec.to_builtins(spec) for spec in self.specs()]
+        data["schedulingProfiles"] = [
+            {"name": profile.name, "plugins": _references(profile)} for profile in self.scheduler.profiles.values()
+        ]
+        return {key: value for key, value in data.items() if value not in (None, [], {})}
+
+
+def _references(profile: SchedulingProfile) -> list[dict[str, Any]]:
+    """The profile's plugin list; a plugin that both filters and scores appears once."""
+    weights = {scorer.plugin.name: scorer.weight for scorer in profile.scorers}
+    names = [plugin.name for plugin in profile.filters]
+    names += [name for name in weights if name not in names]
+    rows: list[dict[str, Any]] = [
+        {"pluginRef": name, "weight": weights[name]} if name in weights else {"pluginRef": name} for name in names
+    ]
+    return [*rows, {"pluginRef": profile.picker.name}]

@@ -1,0 +1,38 @@
+"""Takes out endpoints whose waiting queue is full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta
+
+from pointsman.api.endpoint import Endpoint
+from pointsman.api.request import InferenceRequest
+from pointsman.framework.plugin import Filter, Params, register
+from pointsman.framework.state import CycleState
+
+
+class QueueDepthParams(Params, frozen=True):
+    """Parameters of ``queue-depth``."""
+
+    max_queue_length: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Waiting requests at which an endpoint is full. A good value is 80 % of the engine's "
+            "max_num_seqs (256 gives 200); lower spreads more, higher lets batches build up.",
+        ),
+    ] = 50
+
+
+@register("queue-depth")
+class QueueDepth(Filter[QueueDepthParams]):
+    """Keeps endpoints with fewer waiting requests than ``maxQueueLength``; never scraped counts as none waiting."""
+
+    formula = "keep if waiting < maxQueueLength"
+    inputs = "scraped waiting requests"
+
+    def filter(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[Endpoint]:
+        limit = self.params.max_queue_length
+        return [endpoint for endpoint in endpoints if endpoint.metrics.waiting < limit]

@@ -1,0 +1,82 @@
+"""Cost: how much nearer to a full KV cache a request brings an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta
+
+from pointsman.api.endpoint import Endpoint
+from pointsman.api.request import InferenceRequest
+from pointsman.framework.keys import APPROX_PREFIX_PRODUCER, PrefixMatch, prefix_match_key
+from pointsman.framework.plugin import CostScorer, Params, PluginSpec, register
+from pointsman.framework.state import CycleState, StateKey
+from pointsman.plugins.scorers._prefix import ProducerName, cached_tokens, prefix_match, required_producers
+
+_FRESH_SECONDS = 2.0
+_KNEE = 0.95
+
+
+class KvPressureCostParams(Params, frozen=True):
+    """Parameters of ``kv-pressure-cost``."""
+
+    scale_ms: Annotated[
+        float, Meta(ge=0, description="Milliseconds per unit of pressure; 200 to 3000 makes little difference.")
+    ] = 1000.0
+    expected_output_tokens: Annotated[int, Meta(ge=0, description="Output tokens of a typical request.")] = 256
+    default_capacity_tokens: Annotated[
+        int, Meta(ge=1, description="KV cache in tokens while the endpoint's metrics do not say.")
+    ] = 300_000
+    prefix_match_info_producer_name: ProducerName = APPROX_PREFIX_PRODUCER
+
+
+@register("kv-pressure-cost")
+class KvPressureCost(CostScorer[KvPressureCostParams]):
+    """Charges the increment, not the level: on a full endpoint a hit stays cheap and a miss is dear.
+
+    The used share before the request is the scraped one while it is younger than 2 s. Otherwise it is estimated from
+    the ledger, at most 1: the ledger counts a prefix shared by several requests once per request.
+    """
+
+    formula = (
+        "scaleMs·(phi(k1) - phi(k0)), phi(k) = 1/(1 - k) below 0.95, 20 + 400·(k - 0.95) above; "
+        "k0 = kvUsage, or min(1, (context tokens + half the expected output of all requests) / capacity); "
+        "k1 = k0 + (uncached prompt tokens + half the expected output) / capacity"
+    )
+    inputs = "scraped kvUsage, num_gpu_blocks and block_size, ledger of work in flight, prefix match of the producer"
+
+    def requires(self) -> tuple[PluginSpec, ...]:
+        return required_producers(self.params.prefix_match_info_producer_name)
+
+    def consumes(self) -> tuple[StateKey[PrefixMatch], ...]:
+        return (prefix_match_key(self.params.prefix_match_info_producer_name),)
+
+    def cost(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
+        match = prefix_match(state, self.params.prefix_match_info_producer_name)
+        half_output = 0.5 * self.params.expected_output_tokens
+        now = self.handle.clock.now()
+        costs = []
+        for endpoint in endpoints:
+            capacity = self._capacity(endpoint)
+            before = self._used(endpoint, capacity, now)
+            uncached = request.prompt_tokens - cached_tokens(request, match, endpoint.slot)
+            after = before + (uncached + half_output) / capacity
+            costs.append(self.params.scale_ms * (_pressure(after) - _pressure(before)))
+        return costs
+
+    def _capacity(self, endpoint: Endpoint) -> int:
+        metrics = endpoint.metrics
+        return (metrics.num_blocks or 0) * (metrics.block_size or 0) or self.params.default_capacity_tokens
+
+    def _used(self, endpoint: Endpoint, capacity: int, now: float) -> float:
+        if endpoint.metrics.age(now) < _FRESH_SECONDS:
+            return endpoint.metrics.kv_usage
+        load = self.handle.inflight.load(endpoint.id)
+        tokens = load.context_tokens + 0.5 * self.params.expected_output_tokens * load.requests
+        return min(1.0, tokens / capacity)
+
+
+def _pressure(used: float) -> float:
+    """Hyperbola up to the knee, where it reaches 20; its tangent from there on, so that it stays finite past 1."""
+    return 1.0 / (1.0 - used) if used < _KNEE else 20.0 + 400.0 * (used - _KNEE)

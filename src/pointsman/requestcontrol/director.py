@@ -1,0 +1,202 @@
+"""Director: the way of one request from its bytes to a decision.
+
+parse → candidates → producers → admitters → schedule → reserve → record. Whatever fails on the way that is not the
+client's fault costs knowledge, not the request: a producer that raises leaves its key unwritten, a scorer without its
+key loses its say, and if the scheduler itself fails the request goes to the next healthy endpoint in turn. Everything
+of that is counted.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from random import Random
+from time import perf_counter
+from typing import Protocol
+
+from pointsman.api.endpoint import Endpoint
+from pointsman.api.record import DecisionRecord
+from pointsman.api.request import InferenceRequest, RequestHead
+from pointsman.api.result import RoutingDecision, SchedulingResult
+from pointsman.clock import Clock
+from pointsman.errors import NoEndpointsError, RequestError, ShuttingDownError
+from pointsman.framework.observer import Observer
+from pointsman.framework.plan import Plan
+from pointsman.framework.plugin import CostModel
+from pointsman.framework.state import CycleState
+from pointsman.requestcontrol.exchange import Exchange
+from pointsman.requestcontrol.ledger import Ledger
+from pointsman.requestcontrol.live import LiveExchange
+from pointsman.requestcontrol.parsers.openai import parse_request
+
+REQUEST_ID = "x-request-id"
+MAX_ID = 200
+
+
+class EndpointSource(Protocol):
+    """Where candidates come from."""
+
+    def snapshot(self) -> tuple[Endpoint, ...]:
+        """Healthy endpoints as of now, immutable."""
+
+
+class Director:
+    """Decides for each request where it goes. One per picker; the plan may be swapped at any time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        endpoints: EndpointSource,
+        ledger: Ledger,
+        cost: CostModel,
+        clock: Clock,
+        rng: Random,
+        observer: Observer,
+        on_end: Callable[[Endpoint, int | None], None] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._endpoints = endpoints
+        self._ledger = ledger
+        self._cost = cost
+        self._clock = clock
+        self._rng = rng
+        self._observer = observer
+        self._on_end = on_end
+        self.draining = False
+
+    @property
+    def plan(self) -> Plan:
+        return self._plan
+
+    def replace_plan(self, plan: Plan) -> None:
+        """Put another configuration in force; requests under way keep the one they began with."""
+        self._plan = plan
+
+    def endpoint_removed(self, endpoint: Endpoint) -> None:
+        """Tell everyone that keeps state by endpoint."""
+        self._ledger.forget(endpoint.id)
+        for observer in self._plan.endpoint_observers:
+            observer.endpoint_removed(endpoint)
+
+    def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange:
+        """Choose endpoints for a request; see :class:`pointsman.requestcontrol.exchange.Decider`."""
+        plan = self._plan
+        try:
+            if self.draining:
+                raise ShuttingDownError("the picker is shutting down")
+            request = parse_request(head, body, request_id=_request_id(head), arrival=self._clock.now())
+            candidates = self._candidates(head)
+            state = self._produce(plan, request, candidates)
+            self._admit(plan, request, candidates, state)
+            result = self._schedule(plan, request, candidates, state, received)
+        except RequestError as error:
+            self._observer.refused(error.reason)
+            raise
+        return self._commit(plan, request, result, state, received)
+
+    def _candidates(self, head: RequestHead) -> Sequence[Endpoint]:
+        endpoints: Sequence[Endpoint] = self._endpoints.snapshot()
+        if head.subset is not None:
+            allowed = set(head.subset)
+            endpoints = [e for e in endpoints if e.hostport in allowed or e.address in allowed]
+        if not endpoints:
+            raise NoEndpointsError("failed to find endpoint candidates for serving the request")
+        return endpoints
+
+    def _produce(self, plan: Plan, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> CycleState:
+        state = CycleState()
+        for producer in plan.producers:
+            try:
+                producer.produce(request, endpoints, state)
+            except Exception as error:  # noqa: BLE001 - less knowledge, never a stall
+                self._observer.plugin_failed(producer.name, "produce", error)
+                self._observer.degraded("no-data")
+        state.seal()
+        return state
+
+    def _admit(self, plan: Plan, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> None:
+        for admitter in plan.admitters:
+            try:
+                admitter.admit(request, endpoints, state)
+            except RequestError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a broken admitter admits
+                self._observer.plugin_failed(admitter.name, "admit", error)
+
+    def _schedule(
+        self,
+        plan: Plan,
+        request: InferenceRequest,
+        endpoints: Sequence[Endpoint],
+        state: CycleState,
+        received: float,
+    ) -> SchedulingResult:
+        deadline = received + plan.config.pick_budget / 1000
+        try:
+            return plan.scheduler.schedule(request, endpoints, state, deadline)
+        except RequestError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last step down
+            self._observer.plugin_failed("scheduler", "schedule", error)
+            return plan.scheduler.round_robin(endpoints, "scheduler-error")
+
+    def _commit(
+        self, plan: Plan, request: InferenceRequest, result: SchedulingResult, state: CycleState, received: float
+    ) -> Exchange:
+        chosen = result.chosen
+        match = next((m for key in plan.match_keys if (m := state.get(key)) is not None), None)
+        cached = min(match.tokens(chosen.slot), max(0, request.prompt_tokens - 1)) if match else 0
+        uncached = request.prompt_tokens - cached
+        reservation = self._ledger.reserve(
+            chosen.id,
+            uncached_tokens=uncached,
+            context_tokens=request.prompt_tokens,
+            prefill_ms=self._cost.prefill_ms(uncached, cached) if uncached else 0.0,
+        )
+        for observer in plan.pick_observers:
+            try:
+                observer.picked(request, result, state)
+            except Exception as error:  # noqa: BLE001 - the decision stands
+                self._observer.plugin_failed(getattr(observer, "name", "?"), "picked", error)
+        record = self._record(request, result, received, cached if match else None)
+        decision = RoutingDecision(request, result.targets, record, {REQUEST_ID: request.id})
+        observe = self._rng.random() < plan.config.observe_share
+        self._observer.decided(record)
+        return LiveExchange(
+            decision,
+            reservation,
+            ledger=self._ledger,
+            clock=self._clock,
+            observer=self._observer,
+            outcome_observers=plan.outcome_observers,
+            observe_body=observe,
+            on_end=self._on_end,
+        )
+
+    def _record(
+        self, request: InferenceRequest, result: SchedulingResult, received: float, cached: int | None
+    ) -> DecisionRecord:
+        run = result.profiles[result.primary]
+        chosen = result.chosen
+        return DecisionRecord(
+            request_id=request.id,
+            time=self._clock.wall(),
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            profile=result.primary,
+            unit=run.unit,
+            chosen=chosen.id,
+            hostport=chosen.hostport,
+            destination=",".join(endpoint.hostport for endpoint in result.targets),
+            fallback=run.fallback,
+            scheduling_ms=max(0.0, (perf_counter() - received) * 1000) if math.isfinite(received) else 0.0,
+            predicted_cached_tokens=cached,
+            clock=self._clock.now(),
+            result=result,
+        )
+
+
+def _request_id(head: RequestHead) -> str:
+    given = head.headers.get(REQUEST_ID, "")
+    return given if 0 < len(given) <= MAX_ID else str(uuid.uuid4())

@@ -1,0 +1,146 @@
+"""Ledger: work handed to endpoints and not yet seen to end, counted from the moment of the pick.
+
+Scraped gauges are old by a scrape period and by the engine's step; in a burst they are blind. The ledger is not: every
+pick is reserved at once. Prefill work drains by the clock as the latency model expects, and whenever a first token is
+really seen, the endpoint's queue is brought in line with it: engines prefill in order of arrival, so that everything
+before that request is done and everything behind it still is ahead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pointsman.api.endpoint import NO_LOAD, EndpointId, InflightLoad
+from pointsman.clock import Clock
+
+
+class Reservation:
+    """One request's claim on an endpoint."""
+
+    __slots__ = ("context_tokens", "ends", "lane", "prefill_ms", "prefilled", "released", "tokens")
+
+    def __init__(self, lane: _Lane, tokens: int, context_tokens: int, prefill_ms: float) -> None:
+        self.lane = lane
+        """The claim outlives its endpoint: one that comes back under the same name starts with a new lane."""
+        self.tokens = tokens
+        self.context_tokens = context_tokens
+        self.prefill_ms = prefill_ms
+        self.ends = 0.0
+        """When its prefill is expected to end, seconds of the clock."""
+        self.prefilled = False
+        self.released = False
+
+
+class _Lane:
+    """What is in flight at one endpoint."""
+
+    __slots__ = ("busy_until", "load", "pending")
+
+    def __init__(self) -> None:
+        self.load = InflightLoad()
+        self.pending: deque[Reservation] = deque()
+        """Reservations whose prefill is not known or believed to have ended, in order of arrival."""
+        self.busy_until = 0.0
+
+    def advance(self, now: float) -> None:
+        """Let time pass: prefills expected to have ended by now are over."""
+        while self.pending and self.pending[0].ends <= now:
+            self.prefilled(self.pending.popleft())
+        self.load.prefill_ms = max(0.0, self.busy_until - now) * 1000
+        self.load.decoding = self.load.requests - len(self.pending)
+
+    def prefilled(self, reservation: Reservation) -> None:
+        reservation.prefilled = True
+        self.load.tokens -= reservation.tokens
+
+    def replay(self, now: float) -> None:
+        """Lay the pending prefills end to end from now on."""
+        at = now
+        for reservation in self.pending:
+            at += reservation.prefill_ms / 1000
+            reservation.ends = at
+        self.busy_until = at
+
+
+class Ledger:
+    """In-flight work per endpoint. One owner, one thread; every method is a few additions."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lanes: dict[EndpointId, _Lane] = {}
+        self._picks = 0
+
+    def load(self, endpoint: EndpointId) -> InflightLoad:
+        """What is in flight at an endpoint as of now; the object is reused, so read it and let go."""
+        lane = self._lanes.get(endpoint)
+        if lane is None:
+            return NO_LOAD
+        lane.advance(self._clock.now())
+        return lane.load
+
+    def reserve(
+        self, endpoint: EndpointId, *, uncached_tokens: int, context_tokens: int, prefill_ms: float
+    ) -> Reservation:
+        """Claim an endpoint for a request that was just sent there."""
+        lane = self._lanes.setdefault(endpoint, _Lane())
+        now = self._clock.now()
+        lane.advance(now)
+        reservation = Reservation(lane, uncached_tokens, context_tokens, prefill_ms)
+        lane.busy_until = max(now, lane.busy_until) + prefill_ms / 1000
+        reservation.ends = lane.busy_until
+        lane.pending.append(reservation)
+        self._picks += 1
+        load = lane.load
+        load.requests += 1
+        load.tokens += uncached_tokens
+        load.context_tokens += context_tokens
+        load.last_picked = self._picks
+        return reservation
+
+    def first_token(self, reservation: Reservation) -> None:
+        """The request's first token was seen: bring the endpoint's queue in line with it."""
+        lane = reservation.lane
+        if reservation.released:
+            return
+        now = self._clock.now()
+        if reservation.prefilled:
+            lane.advance(now)
+            return
+        while lane.pending:
+            head = lane.pending.popleft()
+            lane.prefilled(head)
+            if head is reservation:
+                break
+        lane.replay(now)
+
+    def release(self, reservation: Reservation) -> None:
+        """The request ended, whichever way. A second call does nothing."""
+        if reservation.released:
+            return
+        reservation.released = True
+        lane = reservation.lane
+        now = self._clock.now()
+        lane.advance(now)
+        if not reservation.prefilled:
+            lane.pending.remove(reservation)
+            lane.prefilled(reservation)
+            lane.busy_until = max(now, lane.busy_until - reservation.prefill_ms / 1000)
+            _pull_forward(lane, reservation)
+        lane.load.requests -= 1
+        lane.load.context_tokens -= reservation.context_tokens
+
+    def forget(self, endpoint: EndpointId) -> None:
+        """Drop an endpoint that is gone; releases of its reservations touch nothing that is still asked."""
+        self._lanes.pop(endpoint, None)
+
+    def totals(self) -> tuple[int, int]:
+        """Requests and prefill tokens in flight over all endpoints."""
+        lanes = self._lanes.values()
+        return sum(lane.load.requests for lane in lanes), sum(lane.load.tokens for lane in lanes)
+
+
+def _pull_forward(lane: _Lane, gone: Reservation) -> None:
+    """Those behind a request that left the queue will be served so much sooner."""
+    for reservation in lane.pending:
+        if reservation.ends > gone.ends:
+            reservation.ends -= gone.prefill_ms / 1000

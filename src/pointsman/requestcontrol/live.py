@@ -1,0 +1,124 @@
+"""LiveExchange: one routed request until its end; the reservation is released exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pointsman.api.endpoint import Endpoint
+from pointsman.api.result import EndCause, RequestOutcome, RoutingDecision
+from pointsman.clock import Clock
+from pointsman.framework.observer import Observer
+from pointsman.framework.plugin import OutcomeObserver
+from pointsman.requestcontrol.ledger import Ledger, Reservation
+from pointsman.requestcontrol.usage import UsageTail
+
+
+class LiveExchange:
+    """Implements :class:`pointsman.requestcontrol.exchange.Exchange`."""
+
+    __slots__ = (
+        "_clock",
+        "_ended",
+        "_first_at",
+        "_ledger",
+        "_observer",
+        "_on_end",
+        "_outcome_observers",
+        "_reservation",
+        "_start",
+        "_status",
+        "_usage",
+        "decision",
+        "observe_body",
+    )
+
+    def __init__(
+        self,
+        decision: RoutingDecision,
+        reservation: Reservation,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        observer: Observer,
+        outcome_observers: Sequence[OutcomeObserver],
+        observe_body: bool,
+        on_end: Callable[[Endpoint, int | None], None] | None = None,
+    ) -> None:
+        self.decision = decision
+        self.observe_body = observe_body
+        self._reservation = reservation
+        self._ledger = ledger
+        self._clock = clock
+        self._observer = observer
+        self._outcome_observers = outcome_observers
+        self._on_end = on_end
+        self._start = clock.now()
+        self._first_at: float | None = None
+        self._status: int | None = None
+        self._usage: UsageTail | None = None
+        self._ended = False
+
+    def response_headers(self, status: int, *, event_stream: bool) -> None:
+        # The head of an event stream says nothing about the first token: servers send it before they have one.
+        # The head of a plain answer means that all tokens are there.
+        self._status = status
+        if not event_stream and not self._ended:
+            self._ledger.first_token(self._reservation)
+
+    def response_body(self, chunk: bytes, *, last: bool) -> None:
+        if self._ended:
+            return
+        if self._usage is None:
+            self._usage = UsageTail()
+        if chunk and self._first_at is None:
+            self._first_at = self._clock.now()
+            self._ledger.first_token(self._reservation)
+        self._usage.feed(chunk)
+
+    def end(self, cause: EndCause) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._ledger.release(self._reservation)
+        request, chosen = self.decision.request, self.decision.endpoints[0]
+        outcome = RequestOutcome(
+            request=request,
+            endpoint=chosen,
+            cause=cause,
+            status=self._status,
+            # A plain body passes by when all is done: only an event stream's first piece is the first token.
+            ttft_ms=(self._first_at - self._start) * 1000 if self._first_at is not None and request.stream else None,
+            total_ms=(self._clock.now() - self._start) * 1000,
+        )
+        if self._usage is not None:
+            outcome = _with_usage(outcome, self._usage)
+        self._fill_record(outcome)
+        for observer in self._outcome_observers:
+            try:
+                observer.ended(outcome)
+            except Exception as error:  # noqa: BLE001 - the request is over either way
+                self._observer.plugin_failed(getattr(observer, "name", "?"), "ended", error)
+        self._observer.ended(outcome, self.decision.record)
+        if self._on_end is not None:
+            self._on_end(chosen, self._status)
+
+    def _fill_record(self, outcome: RequestOutcome) -> None:
+        record = self.decision.record
+        record.status = outcome.status
+        record.cause = outcome.cause
+        record.ttft_ms = outcome.ttft_ms
+        record.total_ms = outcome.total_ms
+        record.cached_tokens = outcome.usage.cached_tokens
+        record.output_tokens = outcome.usage.output_tokens
+
+
+def _with_usage(outcome: RequestOutcome, tail: UsageTail) -> RequestOutcome:
+    return RequestOutcome(
+        request=outcome.request,
+        endpoint=outcome.endpoint,
+        cause=outcome.cause,
+        status=outcome.status,
+        ttft_ms=outcome.ttft_ms,
+        total_ms=outcome.total_ms,
+        usage=tail.read(),
+    )
