@@ -45,7 +45,6 @@ WHOLE_FILES: list[tuple[str, int | None, str]] = [
     ("", 1, "empty"),
     ("# nothing\n", 1, "empty"),
     ("~", 1, "empty"),
-    ("endpoints: []", 1, "no endpoint"),
     ("endpoints:", 1, "expected a list, got nothing"),
     ("endpoints: {}", 1, "expected a list, got a mapping"),
     ("endpoints: 3", 1, "expected a list"),
@@ -67,7 +66,7 @@ WHOLE_FILES: list[tuple[str, int | None, str]] = [
     ("endpoints: [", 2, "not valid YAML"),
     ("endpoints: ]", 1, "not valid YAML"),
     ("endpoints: [}", 1, "not valid YAML"),
-    ("endpoints: 'a", 2, "not valid YAML"),
+    ("endpoints: 'a", 1, "not valid YAML"),
     ("endpoints:\n\t- a", 2, "not valid YAML"),
     ("endpoints: *a", 1, "undefined alias"),
     ("endpoints: !!python/name:os.system x", 1, "not supported"),
@@ -85,6 +84,41 @@ def test_whole_file_refused(text: str, line: int | None, words: str) -> None:
         parse_endpoints_file(text, "e.yaml")
     assert words in str(caught.value)
     assert (caught.value.source, caught.value.line) == ("e.yaml", line)
+
+
+MANY = [
+    (
+        "name",
+        "is not a name",
+        ["''", "' '", "a b", "a/b", "-a", "a-", ".a", "'é'", "'a\\tb'", '"a\\nb"', "'*'", "a" * 254, "a?b"],
+    ),
+    ("namespace", "is not a namespace", ["''", "A", "a.b", "a_b", "-a", "a-", "a/b", "a" * 64, "'a b'"]),
+    (
+        "address",
+        "is not an IP address",
+        ["''", "localhost", "pod.example", "10.0.0", "10.0.0.0.1", "10.0.0.256", "10.0.0.-1", "010.0.0.1", "'::g'"],
+    ),
+    (
+        "address",
+        "is not an IP address",
+        ["'10.0.0.1 '", "10.0.0.1/32", "http://10.0.0.1", "'[::1]'", "1::2::3", "'0x7f000001'", "10,0,0,1"],
+    ),
+    (
+        "address",
+        "not the address of one server",
+        ["0.0.0.0", "'::'", "224.0.0.1", "'ff02::1'", "'fe80::1%eth0'"],
+    ),
+    (
+        "port",
+        "not between 1 and 65535",
+        ["0", "-1", "65536", "99999999", "'0'", "'65536'", "'00000'", "0x10000"],
+    ),
+    (
+        "port",
+        "is not a port",
+        ["''", "http", "'-1'", "'+80'", "' 80'", "'8_0'", "'80.0'", "'٨٠'", "'123456'", "80/tcp", "1e3"],
+    ),
+]
 
 
 def field_cases() -> list[tuple[str, str, str]]:
@@ -114,37 +148,8 @@ def field_cases() -> list[tuple[str, str, str]]:
         ("labels", "3", "got a whole number"),
         ("labels", "{'': x}", "empty name"),
     ]
-    for name in ["''", "' '", "a b", "a/b", "-a", "a-", ".a", "'é'", "'a\\tb'", '"a\\nb"', "'*'", "a" * 254, "a?b"]:
-        cases.append(("name", name, "is not a name"))
-    for name in ["''", "A", "a.b", "a_b", "-a", "a-", "a/b", "a" * 64, "'a b'"]:
-        cases.append(("namespace", name, "is not a namespace"))
-    for address in [
-        "''",
-        "localhost",
-        "pod.example",
-        "10.0.0",
-        "10.0.0.0.1",
-        "10.0.0.256",
-        "10.0.0.-1",
-        "010.0.0.1",
-        "'10.0.0.1 '",
-        "10.0.0.1/32",
-        "http://10.0.0.1",
-        "'[::1]'",
-        "'::g'",
-        "1::2::3",
-        "'0x7f000001'",
-        "10,0,0,1",
-    ]:
-        cases.append(("address", address, "is not an IP address"))
     cases.append(("address", "10.0.0.1:8000", "the port has its own field"))
-    for address in ["0.0.0.0", "'::'", "224.0.0.1", "'ff02::1'", "'fe80::1%eth0'"]:
-        cases.append(("address", address, "not the address of one server"))
-    for port in ["0", "-1", "65536", "99999999", "'0'", "'65536'", "'00000'", "0x10000"]:
-        cases.append(("port", port, "not between 1 and 65535"))
-    for port in ["''", "http", "'-1'", "'+80'", "' 80'", "'8_0'", "'80.0'", "'٨٠'", "'123456'", "80/tcp", "1e3"]:
-        cases.append(("port", port, "is not a port"))
-    return cases
+    return cases + [(field, value, words) for field, words, values in MANY for value in values]
 
 
 @pytest.mark.parametrize(("field", "value", "words"), field_cases())
@@ -161,8 +166,13 @@ def test_field_refused_with_its_line(field: str, value: str, words: str) -> None
 @pytest.mark.parametrize(
     ("entry", "line", "field", "words"),
     [
-        ("{name: b, address: 10.0.0.2, port: 1, adress: x}", 3, "endpoints[1].adress", "did you mean `address`?"),
-        ("{nmae: b, address: 10.0.0.2, port: 1}", 3, "endpoints[1].nmae", "did you mean `name`?"),
+        (
+            "{name: b, address: 10.0.0.2, port: 1, addrezz: x}",
+            3,
+            "endpoints[1].addrezz",
+            "did you mean `address`?",
+        ),
+        ("{namex: b, address: 10.0.0.2, port: 1}", 3, "endpoints[1].namex", "did you mean `name`?"),
         ("{Port: 1, name: b, address: 10.0.0.2, port: 1}", 3, "endpoints[1].Port", "did you mean `port`?"),
         ("{name: b, address: 10.0.0.2, port: 1, weight: 3}", 3, "endpoints[1].weight", "unknown field `weight`"),
         ("{address: 10.0.0.2, port: 1}", 3, "endpoints[1]", "`name` is missing"),
@@ -272,3 +282,7 @@ class TestUrls:
     def test_real_resolver(self) -> None:
         assert resolve_host("127.0.0.1") == ["127.0.0.1"]
         assert resolve_host("::1") == ["::1"]
+
+
+def test_an_empty_list_is_a_fleet_scaled_to_zero() -> None:
+    assert parse_endpoints_file("endpoints: []", "pods.yaml") == []

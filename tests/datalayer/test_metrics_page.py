@@ -72,9 +72,9 @@ def test_the_newest_lora_series_wins_wherever_it_stands() -> None:
 
 
 def test_fast_enough() -> None:
-    """Measured 0.15 ms; the limit leaves room for a busy machine."""
+    """Measured 0.15 ms; the limit is wide because the machine may be busy."""
     page = (CAPTURES / "metrics_a_idle_after.txt").read_text()
-    assert min(timeit.repeat(lambda: parse_metrics(page, 0), number=20, repeat=5)) / 20 < 0.0005 * 2
+    assert min(timeit.repeat(lambda: parse_metrics(page, 0), number=20, repeat=5)) / 20 < 0.001
 
 
 def vllm(*lines: str) -> EndpointMetrics | None:
@@ -93,7 +93,8 @@ def test_several_engines_behind_one_port() -> None:
         'vllm:cache_config_info{engine="1",block_size="16",num_gpu_blocks="50"} 1',
     )
     assert metrics is not None
-    assert (metrics.waiting, metrics.running, metrics.kv_usage) == (7, 3, pytest.approx(0.4))
+    assert (metrics.waiting, metrics.running) == (7, 3)
+    assert metrics.kv_usage == pytest.approx(0.4)
     assert (metrics.block_size, metrics.num_blocks) == (16, 150)
 
 
@@ -211,7 +212,7 @@ def test_no_slow_regular_expressions() -> None:
 
 label_text = st.text('ab\\"\n{},= #é', max_size=6)
 series = st.tuples(
-    st.sampled_from(sorted(VLLM.names()) + ["vllm:num_requests_waiting_by_reason", "other"]),
+    st.sampled_from([*sorted(VLLM.names()), "vllm:num_requests_waiting_by_reason", "other"]),
     st.dictionaries(st.sampled_from(["engine", "model_name", "block_size", "max_lora"]), label_text, max_size=3),
     st.floats(allow_nan=True) | st.integers(-5, 10**6).map(float),
 )

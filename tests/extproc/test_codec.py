@@ -110,8 +110,8 @@ def test_header_habits_of_other_proxies() -> None:
     add(key="both", value="old", raw_value=b"new")
     add(key="twice", raw_value=b"1")
     add(key="Twice", value="2")
-    add(key="latin", raw_value=b"caf\xe9")
-    assert head_of(message).headers == {"x-upper": "v", "both": "new", "twice": "1,2", "latin": "caf\ufffd"}
+    add(key="latin", raw_value=b"na\xefve")
+    assert head_of(message).headers == {"x-upper": "v", "both": "new", "twice": "1,2", "latin": "na\ufffdve"}
 
 
 def subset_message(value: list[str] | str | float) -> pb.ProcessingRequest:

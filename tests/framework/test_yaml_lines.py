@@ -168,7 +168,7 @@ class TestConvert:
                 "put the value in quotes",
             ),
             ("numbers: {a: [1], b: [1, x]}", 4, "parts[0].numbers.b[1]", "expected a whole number, got a string", None),
-            ("kind: alpah", 4, "parts[0].kind", "unknown value 'alpah'", "did you mean `alpha`?"),
+            ("kind: alphb", 4, "parts[0].kind", "unknown value 'alphb'", "did you mean `alpha`?"),
             ("colour: gren", 4, "parts[0].colour", "unknown value 'gren'", "did you mean `green`?"),
             ("colour: xy", 4, "parts[0].colour", "unknown value 'xy'", "known: `green`, `red`"),
         ],

@@ -29,13 +29,9 @@ def build_plan(name: str, handle: Handle, observer: Observer | None = None, prev
     loaded = load_config(text, source)
     profile = loaded.config.latency_profile
     if profile not in LATENCY_PROFILES:
-        raise ConfigError(
-            f"unknown latency profile {profile!r}",
-            source=source,
-            line=loaded.document.line((*loaded.root, "latencyProfile")),
-            field="latencyProfile",
-            hint=f"one of {', '.join(sorted(LATENCY_PROFILES))}",
-        )
+        hint = f"one of {', '.join(sorted(LATENCY_PROFILES))}"
+        error = ConfigError(f"unknown latency profile {profile!r}", hint=hint)
+        raise loaded.error(error, (*loaded.root, "latencyProfile"))
     return Builder(loaded, installed_plugins(), handle, observer or Observer(), previous).build()
 
 

@@ -99,12 +99,16 @@ class Up:
         try:
             await self._discovery.start()
             await self.picker.start(self._ready)
-            self.admin_port = msgspec.json.decode(self._ready.read_bytes())["admin"]
+            self.refresh_ports()
             await self.envoy.start(self._endpoints)
         except BaseException:
             await self.stop()
             raise
         self._keeper = asyncio.create_task(self._keep_envoy(), name="keep-envoy")
+
+    def refresh_ports(self) -> None:
+        """Read which admin port the picker bound; one that was started again may have chosen another."""
+        self.admin_port = msgspec.json.decode(self._ready.read_bytes())["admin"]
 
     async def stop(self) -> None:
         """End in order: Envoy lets requests finish within the drain time, then the picker ends."""

@@ -24,11 +24,9 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=(
 def check(source: Source, *, as_json: AsJson = False) -> int:
     """Check a configuration completely, without running it. Exit code 2 when it cannot be used.
 
-    Examples
-    --------
-    ::
-
-        pointsman config check my-policy.yaml
+    ```console
+    pointsman config check my-policy.yaml
+    ```
     """
     try:
         plan = check_config(source)
@@ -59,11 +57,9 @@ def check(source: Source, *, as_json: AsJson = False) -> int:
 def show(source: Source = "default", *, as_json: AsJson = False) -> int:
     """Print the effective configuration: the long form with every default filled in. It loads again as it is.
 
-    Examples
-    --------
-    ::
-
-        pointsman config show brief > my-policy.yaml
+    ```console
+    pointsman config show brief > my-policy.yaml
+    ```
     """
     data = check_config(source).effective()
     if as_json:

@@ -11,42 +11,41 @@ from pointsman.cli.common import print_json, run_async
 from pointsman.demo.runner import DemoOptions, run_demo
 from pointsman.observability.logging import setup
 
+Policies = Annotated[
+    tuple[str, ...],
+    Parameter(help="Policies in order: round-robin is Envoy's own, others are presets or files.", negative=()),
+]
+Keep = Annotated[bool, Parameter(help="Leave the last policy running and print a request to try.", negative=())]
+AsJson = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.", negative=())]
+
 
 def demo(
     *,
     pods: int = 8,
     groups: int = 150,
     variants: int = 5,
+    rounds: int = 2,
     system_tokens: int = 6000,
     question_tokens: int = 200,
     output_tokens: int = 500,
     qps: float = 20.0,
-    time_scale: float = 4.0,
-    policy: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Policies to run, in order: round-robin is Envoy's own; others are presets or files.", negative=()
-        ),
-    ] = ("round-robin", "brief", "default"),
+    time_scale: float = 5.0,
+    policy: Policies = ("round-robin", "brief", "default"),
     seed: int = 1,
-    keep: Annotated[
-        bool, Parameter(help="Leave the last policy running and print a request to try.", negative=())
-    ] = False,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.", negative=())] = False,
+    keep: Keep = False,
+    as_json: AsJson = False,
 ) -> int:
     """Compare round-robin with the picker: simulated pods behind a real Envoy, on this machine, in two minutes.
 
     Every policy gets a fresh fleet and the same requests at the same times: GROUPS system prompts of SYSTEM_TOKENS
-    tokens, VARIANTS questions to each, in random order, arriving at QPS per second of engine time (Poisson, open loop).
-    Before that each group is asked once, which is not counted.
+    tokens, VARIANTS questions to each, each asked ROUNDS times, in random order, arriving at QPS per second of engine
+    time (Poisson, open loop). Before that each group is asked once, which is not counted.
 
-    Examples
-    --------
-    ::
-
-        pointsman demo
-        pointsman demo --qps 12 --policy round-robin --policy llm-d --policy default
-        pointsman demo --keep
+    ```console
+    pointsman demo
+    pointsman demo --qps 12 --policy round-robin --policy llm-d --policy default
+    pointsman demo --keep
+    ```
 
     Parameters
     ----------
@@ -56,6 +55,8 @@ def demo(
         Different system prompts.
     variants
         Questions to each.
+    rounds
+        How often each question is asked.
     system_tokens
         Length of a system prompt.
     question_tokens
@@ -74,6 +75,7 @@ def demo(
         pods=pods,
         groups=groups,
         variants=variants,
+        rounds=rounds,
         system_tokens=system_tokens,
         question_tokens=question_tokens,
         output_tokens=output_tokens,

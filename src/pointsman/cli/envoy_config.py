@@ -39,12 +39,10 @@ def envoy_config(
     The endpoints are written into it, or, with --eds-path, left to a file that you can replace at any time; --eds
     prints that file.
 
-    Examples
-    --------
-    ::
-
-        pointsman envoy-config --endpoint http://10.0.0.1:8000 --picker-host 10.0.0.9 > envoy.yaml
-        pointsman envoy-config --endpoints-file pods.yaml --eds > endpoints.json
+    ```console
+    pointsman envoy-config --endpoint http://10.0.0.1:8000 --picker-host 10.0.0.9 > envoy.yaml
+    pointsman envoy-config --endpoints-file pods.yaml --eds > endpoints.json
+    ```
 
     Parameters
     ----------

@@ -36,11 +36,9 @@ def epp(
 
     `pointsman envoy-config` prints the Envoy configuration that goes with it.
 
-    Examples
-    --------
-    ::
-
-        pointsman epp --endpoints-file pods.yaml --host 0.0.0.0 --port 9002 --config my-policy.yaml
+    ```console
+    pointsman epp --endpoints-file pods.yaml --host 0.0.0.0 --port 9002 --config my-policy.yaml
+    ```
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,13 +45,11 @@ def plugins(
 ) -> int:
     """List the plugins, or explain one: parameters, defaults, formula, inputs.
 
-    Examples
-    --------
-    ::
-
-        pointsman plugins
-        pointsman plugins load-aware
-        pointsman plugins my-scorer --file my_scorer.py
+    ```console
+    pointsman plugins
+    pointsman plugins load-aware
+    pointsman plugins my-scorer --file my_scorer.py
+    ```
     """
     registry = installed_plugins()
     for path in file:
@@ -79,12 +78,21 @@ def describe(registry: Registry, type_string: str) -> dict[str, Any]:
     return {
         "type": type_string,
         "kinds": kinds_of(cls),
-        "summary": (inspect.getdoc(cls) or "").split("\n\n", maxsplit=1)[0].replace("\n", " "),
+        "summary": _summary(cls),
         "formula": cls.formula,
         "inputs": cls.inputs,
         "parameters": _parameters(cls.Params),
         "origin": registry.origin(type_string),
     }
+
+
+def _summary(cls: type[Plugin[Any]]) -> str:
+    """First paragraph of the module's docstring, or of the class's in a module with several plugins."""
+    module = sys.modules[cls.__module__]
+    classes = [value for value in vars(module).values() if isinstance(value, type) and value.__dict__.get("type")]
+    alone = sum(value.__module__ == module.__name__ for value in classes) == 1
+    text = (inspect.getdoc(module) if alone else None) or inspect.getdoc(cls) or ""
+    return text.split("\n\n", maxsplit=1)[0].replace("\n", " ").replace("``", "")
 
 
 def _parameters(params: type[msgspec.Struct]) -> list[dict[str, Any]]:
@@ -98,7 +106,7 @@ def _parameters(params: type[msgspec.Struct]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": field.encode_name,
-                "type": _type_name(hints[field.name]),
+                "type": type_name(hints[field.name]),
                 "default": msgspec.to_builtins(default),
                 "required": field.required,
                 "description": " ".join(m.description for m in meta if m.description),
@@ -107,12 +115,13 @@ def _parameters(params: type[msgspec.Struct]) -> list[dict[str, Any]]:
     return rows
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A type the way a page shows it: without bounds, alternatives with bars."""
     base = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
     if typing.get_origin(base) is typing.Literal:
         return " | ".join(repr(value) for value in typing.get_args(base))
     if typing.get_args(base) and not isinstance(base, type):
-        return " | ".join(_type_name(part) for part in typing.get_args(base))
+        return " | ".join(type_name(part) for part in typing.get_args(base))
     return getattr(base, "__name__", str(base))
 
 

@@ -41,15 +41,14 @@ def sim(
 ) -> int:
     """Run simulated model servers: vLLM's API, metrics and KV-cache events over a timing model, without a GPU.
 
-    Examples
-    --------
-    ::
+    For example:
 
-        pointsman sim --pods 4 --endpoints-file pods.yaml
-        pointsman up --endpoints-file pods.yaml
-
-        pointsman sim --pods 2 --lora sql --lora summary --max-loras 1 --events-port 5557
-        pointsman sim --profile llama-3.1-70b-4xh100 --time-scale 4 --stream-interval 20
+    ```console
+    pointsman sim --pods 4 --endpoints-file pods.yaml
+    pointsman up --endpoints-file pods.yaml
+    pointsman sim --pods 2 --lora sql --lora summary --max-loras 1 --events-port 5557
+    pointsman sim --profile llama-3.1-70b-4xh100 --time-scale 4 --stream-interval 20
+    ```
 
     Parameters
     ----------

@@ -40,15 +40,12 @@ def up(
 
     Clients talk to Envoy as they would to one model server. SIGTERM drains and ends both.
 
-    Examples
-    --------
-    Two vLLM servers on this machine or others::
-
-        pointsman up --endpoint http://10.0.0.1:8000 --endpoint http://10.0.0.2:8000
-
-    Servers from a file, reachable from other machines, weights from your own configuration::
-
-        pointsman up --endpoints-file pods.yaml --host 0.0.0.0 --config my-policy.yaml
+    ```console
+    # Two vLLM servers on this machine or others
+    pointsman up --endpoint http://10.0.0.1:8000 --endpoint http://10.0.0.2:8000
+    # Servers from a file, reachable from other machines, weights from your own configuration
+    pointsman up --endpoints-file pods.yaml --host 0.0.0.0 --config my-policy.yaml
+    ```
 
     Parameters
     ----------

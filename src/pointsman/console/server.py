@@ -15,6 +15,7 @@ from aiohttp import web
 from pointsman.errors import StartupError
 
 MAX_DECISIONS = 20_000
+MAX_DIGITS = 5
 
 
 class ConsoleSources(msgspec.Struct, frozen=True):
@@ -91,7 +92,7 @@ class ConsoleServer:
 
     async def _decisions(self, request: web.Request) -> web.Response:
         text = request.query.get("last", "20")
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_DECISIONS:
+        if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS or not 1 <= int(text) <= MAX_DECISIONS:
             return _json({"error": f"last: expected a number from 1 to {MAX_DECISIONS}, got {text[:40]!r}"}, 400)
         return _json({"decisions": self._sources.decisions(int(text))})
 

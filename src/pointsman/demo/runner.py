@@ -39,11 +39,12 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     pods: int = 8
     groups: int = 150
     variants: int = 5
+    rounds: int = 2
     system_tokens: int = 6000
     question_tokens: int = 200
     output_tokens: int = 500
     qps: float = 20.0
-    time_scale: float = 4.0
+    time_scale: float = 5.0
     policies: tuple[str, ...] = (ROUND_ROBIN, "brief", "default")
     seed: int = 1
     keep: bool = False
@@ -58,7 +59,7 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 def make_traffic(options: DemoOptions) -> Traffic:
-    """One request per group to warm up, then every prompt once in random order, both with Poisson arrivals."""
+    """One request per group to warm up, then every prompt ``rounds`` times in random order, with Poisson arrivals."""
     rng = Random(options.seed)
     prompts = brief_workload(
         groups=options.groups,
@@ -70,6 +71,7 @@ def make_traffic(options: DemoOptions) -> Traffic:
     )
     first = [prompt for prompt in prompts if prompt.variant == 0]
     rng.shuffle(first)
+    prompts *= options.rounds
     rng.shuffle(prompts)
 
     def shots(chosen: Sequence[Any]) -> list[Shot]:
@@ -177,7 +179,8 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
         f"{options.pods} simulated pods (Qwen3-32B on 2×H100 each, {options.time_scale:g}× real time) behind a real "
         "Envoy; "
         f"{len(traffic.measured)} requests at {options.qps:g}/s, {options.groups} system prompts of "
-        f"{options.system_tokens:,} tokens × {options.variants} questions, answers of {options.output_tokens} tokens."
+        f"{options.system_tokens:,} tokens × {options.variants} questions × {options.rounds}, answers of "
+        f"{options.output_tokens} tokens."
     )
     results: dict[str, PolicyResult] = {}
     columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

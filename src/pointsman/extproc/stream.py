@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from pointsman.api.request import RequestHead
-from pointsman.api.result import EndCause
+from pointsman.api.result import EndCause, RoutingDecision
 from pointsman.errors import BodyTooLargeError, PointsmanError, RequestError
 from pointsman.extproc import wire
 from pointsman.extproc.wire import BodyMode, Chunk, Continue, Immediate, Route
@@ -55,9 +55,8 @@ def refusal(error: Exception) -> Immediate:
         status, code, reason, text = error.http_status, error.code, error.reason, str(error)
     else:
         status, code, reason, text = 500, PointsmanError.code, PointsmanError.reason, "the endpoint picker failed"
-    headers = [("content-type", "application/json")]
-    if isinstance(error, RequestError) and error.drop_reason is not None:
-        headers.append((DROP_REASON, error.drop_reason))
+    drop = error.drop_reason if isinstance(error, RequestError) else None
+    headers = [("content-type", "application/json"), *([(DROP_REASON, drop)] if drop else [])]
     content = {"message": f"inference error: {code} - {text}", "type": _error_type(status), "code": status}
     return Immediate(status, tuple(headers), msgspec.json.encode({"error": content}), f"pointsman_{reason}")
 
@@ -71,8 +70,8 @@ def _error_type(status: int) -> str:
 class Stream:
     """Turns the events of one request into replies, and tells its exchange how things went.
 
-    Whatever comes, the replies are ones the proxy accepts; nothing is raised. After an :class:`Immediate` the stream
-    is over: ``done`` is true and later events are answered with nothing.
+    Whatever comes, the replies are legal and nothing is raised. After an :class:`Immediate` the stream is ``done``:
+    later events are answered with nothing.
 
     Args:
         decider: makes the decision.
@@ -173,9 +172,9 @@ class Stream:
     def _request_body(self, event: wire.RequestBody) -> list[wire.Action]:
         if self._decided:
             return self._pass_request_body(event)
+        self._body.append(event.data)
         self._size += len(event.data)
         self._check_size(self._size)
-        self._body.append(event.data)
         if self._mode in _WHOLE:
             if self._mode == BodyMode.BUFFERED_PARTIAL and not event.end_of_stream:
                 raise BodyTooLargeError("the body is larger than the gateway's buffer")
@@ -211,9 +210,8 @@ class Stream:
         return exchange, body
 
     def _route(self, phase: Literal["request_headers", "request_body", "request_trailers"]) -> Route:
-        exchange, _ = self._decide()
-        decision = exchange.decision
-        headers = _headers_of(exchange)
+        decision = self._decide()[0].decision
+        headers = _headers_of(decision)
         body = decision.body if phase == "request_body" else None
         if body is not None:
             # a buffering proxy keeps the client's length and fails the request if it is not mended
@@ -223,7 +221,7 @@ class Stream:
     def _route_streamed(self, *, last: bool) -> list[wire.Action]:
         exchange, body = self._decide()
         decision = exchange.decision
-        headers = _headers_of(exchange)
+        headers = _headers_of(decision)
         if decision.body is not None:
             body = decision.body
             if last:
@@ -279,8 +277,8 @@ class Stream:
             self._on_error(error)
 
 
-def _headers_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in exchange.decision.headers.items() if name != wire.DESTINATION)
+def _headers_of(decision: RoutingDecision) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in decision.headers.items() if name != wire.DESTINATION)
 
 
 def _chunks(data: bytes, *, last: bool, response: bool) -> Iterator[Chunk]:

@@ -6,19 +6,19 @@ over with what it has learnt, so that a new weight does not cost the prefix inde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from graphlib import CycleError, TopologicalSorter
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, TypeVar
 
 from pointsman.api.config import PluginConfig, ProfileConfig, ProfilePlugin
 from pointsman.errors import ConfigError, ConfigErrors
 from pointsman.framework.compat import BUILT_IN, FEATURE_GATES, NOT_YET
+from pointsman.framework.graph import match_keys, ordered_producers, required
 from pointsman.framework.loader import LoadedConfig, Path_
 from pointsman.framework.observer import Observer
+from pointsman.framework.parameters import parameters_asked_for, parameters_of
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import (
     Admitter,
@@ -35,11 +35,11 @@ from pointsman.framework.plugin import (
 from pointsman.framework.profile import SchedulingProfile, WeightedScorer
 from pointsman.framework.registry import Registry
 from pointsman.framework.scheduler import Scheduler
-from pointsman.framework.yaml_lines import convert
 
 DEFAULT_PICKER = PluginSpec("max-score-picker", "max-score-picker")
 DEFAULT_HANDLER = PluginSpec("single-profile-handler", "single-profile-handler")
-PREFIX_MATCH = "prefix-match/"
+
+T = TypeVar("T")
 
 
 class Builder:
@@ -74,29 +74,37 @@ class Builder:
         self._load_files()
         self._gates()
         for i, entry in enumerate(config.plugins):
-            self._attempt(lambda i=i, entry=entry: self._add(entry, i), ("plugins", i))
+            self._attempt(partial(self._add, entry, i), self._loaded.entry_paths[i])
         self._raise_errors()
         profiles = self._profiles()
-        handler = self._handler(len(profiles))
+        handler = self._attempt(self._handler, self._loaded.root)
         self._raise_errors()
-        self._add_required()
+        producers = self._attempt(self._ordered_producers, self._loaded.root)
+        self._raise_errors()
+        assert handler is not None
+        assert producers is not None
         return Plan(
             source=self._loaded.source,
             config=config,
             plugins=self._plugins,
-            producers=self._ordered_producers(),
+            producers=producers,
             admitters=[p for p in self._plugins.values() if isinstance(p, Admitter)],
             scheduler=Scheduler(profiles, handler, self._observer, config.fallback),
-            match_keys=self._match_keys(),
+            match_keys=match_keys(self._plugins),
             files=tuple(self._files),
             notes=tuple(self._notes),
         )
 
-    def _attempt(self, action: Any, path: Path_) -> None:
+    def _attempt(self, action: Callable[[], T], path: Path_) -> T | None:
+        """Run one step; None when it failed, so that the next steps can find their own mistakes."""
         try:
-            action()
+            return action()
         except ConfigError as error:
-            self._errors.append(self._loaded.error(error, (*self._loaded.root, *path)))
+            self._errors.append(self._loaded.error(error, path))
+            return None
+
+    def _wrong(self, message: str, path: Path_, hint: str | None = None) -> None:
+        self._errors.append(self._loaded.error(ConfigError(message, hint=hint), path))
 
     def _raise_errors(self) -> None:
         if len(self._errors) == 1:
@@ -109,15 +117,15 @@ class Builder:
         for i, name in enumerate(self._loaded.config.plugin_paths):
             path = base / name
             self._files.append(str(path))
-            self._attempt(lambda path=path: self._registry.add_file(path), ("pluginPaths", i))
+            self._attempt(partial(self._registry.add_file, path), (*self._loaded.root, "pluginPaths", i))
 
     def _gates(self) -> None:
         config = self._loaded.config
         for i, gate in enumerate(config.feature_gates):
             name, _, value = gate.partition("=")
             if name not in FEATURE_GATES or value not in ("", "true", "false"):
-                error = ConfigError(f"unknown feature gate {gate!r}", hint=f"known: {', '.join(FEATURE_GATES)}")
-                self._attempt(_raiser(error), ("featureGates", i))
+                path = (*self._loaded.root, "featureGates", i)
+                self._wrong(f"unknown feature gate {gate!r}", path, f"known: {', '.join(FEATURE_GATES)}")
             elif value != "false" and FEATURE_GATES[name]:
                 self._notes.append(f"featureGates: {name}: {FEATURE_GATES[name]}")
         for field, given in (("flowControl", config.flow_control), ("saturationDetector", config.saturation_detector)):
@@ -127,31 +135,31 @@ class Builder:
             self._notes.append("dataLayer.discovery: give --endpoint or --endpoints-file; the section has no effect")
 
     def _add(self, entry: PluginConfig, index: int) -> None:
-        name = entry.name or entry.type
+        name, path = entry.name or entry.type, self._loaded.entry_paths[index]
         if name in self._plugins or name in self._set_aside:
-            raise ConfigError(f"two plugins are named {name!r}", hint="give one of them another `name`")
-        if entry.type not in self._registry:
-            if entry.type in BUILT_IN:
-                self._set_aside.add(name)
-                self._notes.append(f"plugins: {entry.type}: {BUILT_IN[entry.type]}")
-                return
-            if entry.type in NOT_YET:
-                raise ConfigError(
-                    f"{entry.type!r} is an llm-d plugin that this version of Pointsman does not have",
-                    hint="`pointsman plugins` lists what there is",
-                )
-        cls = self._registry.get(entry.type)
-        document, path = self._loaded.document, self._loaded.plugin_paths[index]
-        if _stands_in(document.data, path):
-            params = convert(document, cls.Params, path)
-        else:
-            params = _convert_inline(cls.Params, entry.parameters or {}, self._loaded, path)
-        self._instantiate(cls, params, name)
+            error = ConfigError(f"two plugins are named {name!r}", hint="give one of them another `name`")
+            raise self._loaded.error(error, (*path, "name" if entry.name else "type"))
+        if entry.type not in self._registry and entry.type in BUILT_IN:
+            self._set_aside.add(name)
+            self._notes.append(f"plugins: {entry.type}: {BUILT_IN[entry.type]}")
+            return
+        try:
+            cls = self._class(entry.type)
+        except ConfigError as error:
+            raise self._loaded.error(error, (*path, "type")) from None
+        self._instantiate(cls, parameters_of(entry, index, cls, self._loaded), name)
+
+    def _class(self, type_string: str) -> type[Plugin[Any]]:
+        if type_string not in self._registry and type_string in NOT_YET:
+            raise ConfigError(
+                f"{type_string!r} is an llm-d plugin that this version of Pointsman does not have",
+                hint="`pointsman plugins` lists what there is",
+            )
+        return self._registry.get(type_string)
 
     def _add_spec(self, spec: PluginSpec) -> Plugin[Any]:
         cls = self._registry.get(spec.type)
-        params = msgspec.convert(dict(spec.parameters), cls.Params)
-        return self._instantiate(cls, params, spec.name)
+        return self._instantiate(cls, parameters_asked_for(spec, cls), spec.name)
 
     def _instantiate(self, cls: type[Plugin[Any]], params: Any, name: str) -> Plugin[Any]:
         old = self._previous.get(name)
@@ -179,139 +187,77 @@ class Builder:
         profiles: dict[str, SchedulingProfile] = {}
         for i, entry in enumerate(entries):
             if entry.name in profiles:
-                error = ConfigError(f"two profiles are named {entry.name!r}")
-                self._attempt(_raiser(error), ("schedulingProfiles", i, "name"))
-            self._attempt(
-                lambda i=i, e=entry: profiles.update({e.name: self._profile(e, i)}), ("schedulingProfiles", i)
-            )
+                self._wrong(f"two profiles are named {entry.name!r}", self._loaded.profile_path(i, "name"))
+            profile = self._attempt(partial(self._profile, entry, i), self._loaded.profile_path(i))
+            if profile is not None:
+                profiles[entry.name] = profile
         return profiles
 
     def _profile(self, entry: ProfileConfig, index: int) -> SchedulingProfile:
-        filters: list[Filter[Any]] = []
-        scorers: list[WeightedScorer] = []
-        pickers: list[Picker[Any]] = []
-        for j, member in enumerate(entry.plugins):
-            path = ("schedulingProfiles", index, "plugins", j, "pluginRef")
-            if member.plugin_ref in self._set_aside:
-                continue
-            if member.plugin_ref not in self._plugins:
-                near = get_close_matches(member.plugin_ref, self._plugins, n=1, cutoff=0.5)
-                error = ConfigError(
-                    f"no plugin is named {member.plugin_ref!r}", hint=f"did you mean {near[0]!r}?" if near else None
-                )
-                self._attempt(_raiser(error), path)
-                continue
-            plugin = self._plugins[member.plugin_ref]
-            if isinstance(plugin, Filter):
-                filters.append(plugin)
-            if isinstance(plugin, Scorer | CostScorer):
-                scorers.append(WeightedScorer(plugin, 1.0 if member.weight is None else member.weight))
-            if isinstance(plugin, Picker):
-                pickers.append(plugin)
+        members = self._members(entry, index)
+        plugins = [plugin for plugin, _ in members]
+        scorers = [
+            WeightedScorer(plugin, 1.0 if weight is None else weight)
+            for plugin, weight in members
+            if isinstance(plugin, Scorer | CostScorer)
+        ]
+        pickers = [plugin for plugin in plugins if isinstance(plugin, Picker)]
         if len(pickers) > 1:
-            raise ConfigError(f"profile {entry.name!r} has {len(pickers)} pickers", hint="keep one")
-        if len({isinstance(s.plugin, CostScorer) for s in scorers}) > 1:
+            names = ", ".join(plugin.name for plugin in pickers)
+            raise ConfigError(f"profile {entry.name!r} has {len(pickers)} pickers: {names}", hint="keep one")
+        if len({isinstance(scorer.plugin, CostScorer) for scorer in scorers}) > 1:
             raise ConfigError(
                 f"profile {entry.name!r} mixes scores and costs in milliseconds",
                 hint="use only scorers or only *-cost plugins in one profile",
             )
-        picker = pickers[0] if pickers else self._default(DEFAULT_PICKER, Picker)
+        picker: Picker[Any] = pickers[0] if pickers else self._default(DEFAULT_PICKER, Picker)
+        filters = [plugin for plugin in plugins if isinstance(plugin, Filter)]
         return SchedulingProfile(entry.name, filters, scorers, picker, self._observer)
 
-    def _default(self, spec: PluginSpec, kind: type[Any]) -> Any:
-        plugin = self._plugins.get(spec.name)
-        return plugin if isinstance(plugin, kind) else self._add_spec(spec)
+    def _members(self, entry: ProfileConfig, index: int) -> list[tuple[Plugin[Any], float | None]]:
+        """The plugins that a profile refers to, with the weights given there."""
+        members: dict[str, tuple[Plugin[Any], float | None]] = {}
+        for j, member in enumerate(entry.plugins):
+            name, path = member.plugin_ref, self._loaded.profile_path(index, "plugins", j, "pluginRef")
+            if name in self._set_aside:
+                continue
+            if name not in self._plugins:
+                near = get_close_matches(name, self._plugins, n=1, cutoff=0.5)
+                self._wrong(f"no plugin is named {name!r}", path, f"did you mean {near[0]!r}?" if near else None)
+            elif name in members:
+                self._wrong(f"profile {entry.name!r} names {name!r} twice", path, "keep one, with the sum of weights")
+            else:
+                members[name] = self._plugins[name], member.weight
+        return list(members.values())
 
-    def _handler(self, profiles: int) -> ProfileHandler[Any]:
+    def _default(self, spec: PluginSpec, kind: type[Any]) -> Any:
+        plugin = self._plugins.get(spec.name) or self._add_spec(spec)
+        if not isinstance(plugin, kind):
+            raise ConfigError(
+                f"the plugin named {spec.name!r} is no {kind.__name__}, and the default one has that name",
+                hint="give it another `name`",
+            )
+        return plugin
+
+    def _handler(self) -> ProfileHandler[Any]:
+        profiles = len(self._loaded.config.scheduling_profiles)
         handlers = [p for p in self._plugins.values() if isinstance(p, ProfileHandler)]
         if len(handlers) > 1:
             names = ", ".join(p.name for p in handlers)
-            raise ConfigError(f"{len(handlers)} profile handlers: {names}", source=self._loaded.source, hint="keep one")
+            raise ConfigError(f"{len(handlers)} profile handlers: {names}", field="plugins", hint="keep one")
         handler: ProfileHandler[Any] = handlers[0] if handlers else self._default(DEFAULT_HANDLER, ProfileHandler)
         if handler.type == DEFAULT_HANDLER.type and profiles > 1:
-            raise ConfigError(
+            error = ConfigError(
                 f"{profiles} profiles need a profile handler that chooses among them",
-                source=self._loaded.source,
-                field="schedulingProfiles",
                 hint="keep one profile, or add a handler",
             )
+            raise self._loaded.error(error, (*self._loaded.root, "schedulingProfiles"))
         return handler
 
-    def _add_required(self) -> None:
-        """Add the producers that plugins ask for, then those that these ask for, until nothing is missing."""
+    def _ordered_producers(self) -> list[DataProducer[Any]]:
+        """Add the producers that plugins ask for, then those that these ask for, and put all in order."""
         pending = list(self._plugins.values())
         while pending:
-            for spec in pending.pop().requires():
-                present = self._plugins.get(spec.name)
-                if present is None:
-                    pending.append(self._add_spec(spec))
-
-    def _ordered_producers(self) -> list[DataProducer[Any]]:
-        producers = [p for p in self._plugins.values() if isinstance(p, DataProducer)]
-        by_key: dict[str, DataProducer[Any]] = {}
-        for producer in producers:
-            for key in producer.produces():
-                if key.name in by_key:
-                    raise self._graph_error(
-                        f"{by_key[key.name].name!r} and {producer.name!r} both produce {key.name!r}"
-                    )
-                by_key[key.name] = producer
-        for plugin in self._plugins.values():
-            for key in plugin.consumes():
-                if key.name not in by_key:
-                    known = ", ".join(sorted(by_key)) or "none"
-                    raise self._graph_error(
-                        f"plugin {plugin.name!r} needs {key.name!r}, which no plugin produces", f"produced: {known}"
-                    )
-        graph = {p.name: {by_key[key.name].name for key in p.consumes()} for p in producers}
-        try:
-            order = list(TopologicalSorter(graph).static_order())
-        except CycleError as error:
-            raise self._graph_error(f"producers need each other: {' → '.join(error.args[1])}") from None
-        named = {p.name: p for p in producers}
-        return [named[name] for name in order]
-
-    def _graph_error(self, message: str, hint: str | None = None) -> ConfigError:
-        return ConfigError(message, source=self._loaded.source, field="plugins", hint=hint)
-
-    def _match_keys(self) -> list[Any]:
-        keys = [
-            key
-            for plugin in self._plugins.values()
-            if isinstance(plugin, DataProducer)
-            for key in plugin.produces()
-            if key.name.startswith(PREFIX_MATCH)
-        ]
-        return sorted(keys, key=lambda key: "precise" not in key.name)
-
-
-def _stands_in(data: Any, path: Path_) -> bool:
-    """Whether a plugin's parameters are a mapping of their own in the file."""
-    for part in path:
-        if not isinstance(data, dict | list) or (isinstance(data, dict) and part not in data):
-            return False
-        data = data[part]
-    return path[-1] == "parameters" and data is not None
-
-
-def _raiser(error: ConfigError) -> Any:
-    def action() -> None:
-        raise error
-
-    return action
-
-
-def _convert_inline(params: type[Any], values: dict[str, Any], loaded: LoadedConfig, path: Path_) -> Any:
-    """Parameters that do not stand on their own in the file: beside ``type``, or given by ``selection``."""
-    try:
-        return msgspec.convert(values, params)
-    except msgspec.ValidationError as error:
-        message, _, field = str(error).partition(" - at `$")
-        names = [f.encode_name for f in msgspec.structs.fields(params)]
-        unknown = next((key for key in values if key not in names), None)
-        if unknown is not None:
-            near = get_close_matches(unknown, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"parameters: {', '.join(names) or 'none'}"
-            raise loaded.error(ConfigError(f"unknown parameter {unknown!r}", hint=hint), (*path, unknown)) from None
-        where = (*path, *[part for part in field.strip("`").split(".") if part])
-        raise loaded.error(ConfigError(message), where) from None
+            missing = (spec for spec in required(pending.pop()) if spec.name not in self._plugins)
+            pending.extend(map(self._add_spec, missing))
+        return ordered_producers(self._plugins)

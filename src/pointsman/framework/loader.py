@@ -7,7 +7,6 @@ llm-d's map of file name → YAML text).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -27,6 +26,7 @@ from pointsman.api.config import (
 )
 from pointsman.errors import ConfigError
 from pointsman.framework.compat import SHORT_PICKERS
+from pointsman.framework.yaml_errors import format_path
 from pointsman.framework.yaml_lines import Document, convert, load_yaml
 
 DEFAULT_WEIGHT = 1.0
@@ -39,29 +39,46 @@ ENTRY_FIELDS = ("type", "name", "weight", "parameters")
 
 Path_ = tuple[str | int, ...]
 
+_KINDS: dict[type[Any], str] = {list: "a list", str: "text", bool: "true or false"}
+
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """A configuration in its long form, and where each plugin and profile entry stands in the file."""
+    """A configuration in its long form, and where each plugin and profile entry stands in the file.
+
+    Attributes:
+        config: the long form.
+        document: what lines are looked up in; its source names a text inside Helm values.
+        source: the file's path, or ``preset:NAME``.
+        entry_paths: for every one of ``config.plugins`` the path of its entry in the document.
+        root: path of the configuration in the document.
+        short: whether it was written in the short form, which has no profiles to point at.
+        notes: things a user should know but that are no errors.
+    """
 
     config: EndpointPickerConfig
     document: Document
     source: str
-    plugin_paths: Mapping[int, Path_]
-    """Index in ``config.plugins`` → path of its parameters in the document."""
+    entry_paths: tuple[Path_, ...]
     root: Path_ = ()
+    short: bool = False
     notes: tuple[str, ...] = ()
 
     def error(self, error: ConfigError, path: Path_) -> ConfigError:
         """The same error with file, line and field of ``path`` (relative to the document)."""
-        return error.at(self.source, self.document.line(path), dotted(path))
+        own = error.source in (None, self.document.source)  # a plugin file's lines are not this file's
+        return error.at(self.document.source, self.document.line(path) if own else None, format_path(path) or None)
 
+    def profile_path(self, index: int, *rest: str | int) -> Path_:
+        """Where a profile stands, or a field in it."""
+        return self.root if self.short else (*self.root, "schedulingProfiles", index, *rest)
 
-def dotted(path: Path_) -> str:
-    """``("plugins", 0, "type")`` → ``plugins[0].type``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+    def parameter_path(self, index: int, field: Path_) -> Path_:
+        """Where a parameter of plugin ``index`` stands: under ``parameters`` or beside ``type``."""
+        entry = self.entry_paths[index]
+        nested = _at(self.document.data, entry).get("parameters")
+        if isinstance(nested, dict) and (not field or field[0] in nested):
+            return (*entry, "parameters", *field)
+        return (*entry, *field)
 
 
 def preset_names() -> list[str]:
@@ -97,13 +114,13 @@ def load_config(text: str, source: str) -> LoadedConfig:
     Raises:
         ConfigError: naming file, line and field, with a suggestion where one is near.
     """
-    document = load_yaml(text, source)
-    document, root = _unwrap(document, source)
+    document, root = _unwrap(load_yaml(text, source), source)
     data = _at(document.data, root)
     if data is None:
-        raise ConfigError("the file is empty", source=source, hint="`pointsman config show default` prints a start")
+        hint = "`pointsman config show default` prints a start"
+        raise document.error("there is no configuration in it" if root else "the file is empty", root, hint)
     if not isinstance(data, dict):
-        raise ConfigError(f"expected a mapping, got {type(data).__name__}", source=source, line=document.line(root))
+        raise document.error(f"expected a mapping, got {_KINDS.get(type(data), 'a number')}", root)
     if SHORT_FIELDS & data.keys() and not LONG_FIELDS & data.keys():
         return _from_short(document, root, source)
     return _from_long(document, root, source)
@@ -122,15 +139,15 @@ def _unwrap(document: Document, source: str) -> tuple[Document, Path_]:
     for key in ("inferenceExtension", "pluginsCustomConfig"):
         if isinstance(data, dict) and key in data:
             data, root = data[key], (*root, key)
+    if root == ("inferenceExtension",) and isinstance(data, dict):
+        raise document.error("these Helm values hold no pluginsCustomConfig", root)
     if not root or not isinstance(data, dict):
         return document, root
     texts = [name for name, value in data.items() if isinstance(value, str) and str(name).endswith((".yaml", ".yml"))]
     if not texts:
         return document, root
     if len(texts) > 1:
-        raise ConfigError(
-            f"several files under {dotted(root)}: {', '.join(texts)}", source=source, hint="keep the one to use"
-        )
+        raise document.error(f"several files: {', '.join(texts)}", root, "keep the one to use")
     return load_yaml(data[texts[0]], f"{source}#{texts[0]}"), ()
 
 
@@ -140,9 +157,9 @@ def _from_long(document: Document, root: Path_, source: str) -> LoadedConfig:
         config,
         document,
         source,
-        {i: (*root, "plugins", i, "parameters") for i in range(len(config.plugins))},
+        tuple((*root, "plugins", i) for i in range(len(config.plugins))),
         root,
-        (f"apiVersion {DEPRECATED_API_VERSION} is deprecated, write llm-d.ai/v1alpha1",)
+        notes=(f"apiVersion {DEPRECATED_API_VERSION} is deprecated, write llm-d.ai/v1alpha1",)
         if config.api_version == DEPRECATED_API_VERSION
         else (),
     )
@@ -158,18 +175,17 @@ def _from_short(document: Document, root: Path_, source: str) -> LoadedConfig:
     short = convert(document, ShortConfig, root)
     plugins: list[PluginConfig] = []
     members: list[ProfilePlugin] = []
-    paths: dict[int, Path_] = {}
+    paths: list[Path_] = []
     for section, entries, weight in (
         ("filters", short.filters, PENALTY_WEIGHT),
         ("scorers", short.scorers, DEFAULT_WEIGHT),
     ):
         for i in range(len(entries)):
-            path = (*root, section, i)
-            entry, parameters_path = _entry(document, path, source)
-            paths[len(plugins)] = parameters_path
+            paths.append((*root, section, i))
+            entry = _entry(document, paths[-1])
             plugins.append(PluginConfig(type=entry["type"], name=entry.get("name"), parameters=entry["parameters"]))
             members.append(ProfilePlugin(plugin_ref=_name(plugins[-1]), weight=entry.get("weight", weight)))
-    paths[len(plugins)] = (*root, "selection", "parameters")
+    paths.append((*root, "selection") if "selection" in _at(document.data, root) else root)
     plugins.append(_selection(short))
     members.append(ProfilePlugin(plugin_ref=_name(plugins[-1])))
     config = EndpointPickerConfig(
@@ -181,20 +197,19 @@ def _from_short(document: Document, root: Path_, source: str) -> LoadedConfig:
         observe_share=short.observe_share,
         pick_budget=short.pick_budget,
     )
-    return LoadedConfig(config, document, source, paths, root)
+    return LoadedConfig(config, document, source, tuple(paths), root, short=True)
 
 
 def _name(plugin: PluginConfig) -> str:
     return plugin.name or plugin.type
 
 
-def _entry(document: Document, path: Path_, source: str) -> tuple[dict[str, Any], Path_]:
+def _entry(document: Document, path: Path_) -> dict[str, Any]:
     """One entry of ``filters`` or ``scorers``; parameters may stand nested or beside ``type``."""
     raw: dict[str, Any] = _at(document.data, path)
 
     def wrong(message: str, field: str, hint: str | None = None) -> ConfigError:
-        where = (*path, field)
-        return ConfigError(message, source=source, line=document.line(where), field=dotted(where), hint=hint)
+        return document.error(message, (*path, field), hint)
 
     if not isinstance(raw.get("type"), str):
         raise wrong("expected the plugin's type", "type", "such as `type: queue-depth`")
@@ -211,7 +226,7 @@ def _entry(document: Document, path: Path_, source: str) -> tuple[dict[str, Any]
         raise wrong("parameters stand both beside `type` and under `parameters`", next(iter(inline)), "keep one place")
     entry: dict[str, Any] = {key: raw[key] for key in ("type", "name", "weight") if key in raw}
     entry["parameters"] = nested or inline
-    return entry, (*path, "parameters") if nested else path
+    return entry
 
 
 def _selection(short: ShortConfig) -> PluginConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import is_
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -81,15 +82,16 @@ class SchedulingProfile:
         drops: list[Drop] = []
         for plugin in self.filters:
             before = endpoints
-            kept = self._call(plugin, "filter", partial(plugin.filter, request, before, state))
-            if kept is None or len(kept) == len(before):
+            answer = self._call(plugin, "filter", partial(_left, plugin, request, before, state))
+            if answer is None:
                 continue
-            ids = {endpoint.id for endpoint in kept}
-            endpoints = [endpoint for endpoint in before if endpoint.id in ids]
-            if len(endpoints) != len(kept):
+            endpoints, honest = answer
+            if not honest:
                 error = PluginError("a filter may only leave endpoints out, not add or repeat them")
                 self._observer.plugin_failed(plugin.name, "filter", error)
-            drops.append(Drop(plugin.name, tuple(e.id for e in before if e.id not in ids)))
+            if len(endpoints) < len(before):
+                ids = {endpoint.id for endpoint in endpoints}
+                drops.append(Drop(plugin.name, tuple(e.id for e in before if e.id not in ids)))
             if not endpoints:
                 break
         return endpoints, tuple(drops)
@@ -116,8 +118,9 @@ class SchedulingProfile:
         def checked() -> Sequence[ScoredEndpoint]:
             order = self.picker.pick(request, candidates, state)
             known = {scored.endpoint.id for scored in candidates}
-            if not order or any(scored.endpoint.id not in known for scored in order[:MAX_TARGETS]):
-                raise PluginError("a picker must return at least one of the candidates and nothing else")
+            first = [scored.endpoint.id for scored in order[:MAX_TARGETS]]
+            if not first or not known.issuperset(first) or len(set(first)) < len(first):
+                raise PluginError("a picker must return at least one of the candidates, each once, and nothing else")
             return order
 
         order = self._call(self.picker, "pick", checked)
@@ -137,6 +140,18 @@ class SchedulingProfile:
         finally:
             if timed:
                 self._observer.plugin_timed(plugin.name, point, perf_counter() - start)
+
+
+def _left(
+    plugin: Filter[Any], request: InferenceRequest, before: Sequence[Endpoint], state: CycleState
+) -> tuple[Sequence[Endpoint], bool]:
+    """What one filter left of ``before``, in that order, and whether it answered with nothing else."""
+    answer = plugin.filter(request, before, state)
+    if len(answer) == len(before) and all(map(is_, answer, before)):
+        return before, True
+    ids = {endpoint.id for endpoint in answer}
+    kept = [endpoint for endpoint in before if endpoint.id in ids]
+    return kept, len(kept) == len(answer)
 
 
 def _weighted(

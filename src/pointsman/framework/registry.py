@@ -29,6 +29,8 @@ IN_TREE_PACKAGE = "pointsman.plugins"
 
 PluginClass = type[Plugin[Any]]
 
+_HOW = "decorate the class with @register('my-scorer')"
+
 
 class Registry:
     """A set of plugin classes by type string. Copy it to add the plugins of one configuration."""
@@ -37,12 +39,14 @@ class Registry:
         self._classes: dict[str, PluginClass] = {}
         self._origin: dict[str, str] = {}
 
-    def add(self, cls: PluginClass, origin: str) -> None:
+    def add(self, cls: type[Any], origin: str) -> None:
         """Add one class.
 
         Raises:
-            ConfigError: if its type string is taken or the class cannot be built (abstract).
+            ConfigError: if it is no plugin class, its type string is taken or it cannot be built (abstract).
         """
+        if not (issubclass(cls, Plugin) and cls.type):
+            raise ConfigError(f"{origin} is no plugin", hint=_HOW)
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(cls.__abstractmethods__))
             raise ConfigError(f"plugin {cls.type!r} in {origin} does not implement {missing}")
@@ -54,13 +58,9 @@ class Registry:
     def add_module(self, module: ModuleType, origin: str | None = None) -> int:
         """Add every marked plugin class defined in a module; returns how many there were."""
         count = 0
-        for cls in vars(module).values():
-            if (
-                isinstance(cls, type)
-                and issubclass(cls, Plugin)
-                and cls.__module__ == module.__name__
-                and cls.__dict__.get("type")
-            ):
+        classes = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))
+        for cls in classes:  # each once, however many names it has
+            if issubclass(cls, Plugin) and cls.__module__ == module.__name__ and cls.__dict__.get("type"):
                 self.add(cls, origin or module.__name__)
                 count += 1
         return count
@@ -73,7 +73,7 @@ class Registry:
         """
         module = _import_file(path)
         if not self.add_module(module, str(path)):
-            raise ConfigError(f"{path} defines no plugin", hint="decorate the class with @register('my-scorer')")
+            raise ConfigError(f"{path} defines no plugin", hint=_HOW)
 
     def copy(self) -> Registry:
         other = Registry()
@@ -121,8 +121,10 @@ def _installed() -> Registry:
             raise ConfigError(f"{origin} cannot be imported: {error}") from error
         if isinstance(target, ModuleType):
             registry.add_module(target, origin)
-        else:
+        elif isinstance(target, type):
             registry.add(target, origin)
+        else:
+            raise ConfigError(f"{origin} is neither a module nor a class")
     return registry
 
 
@@ -134,8 +136,9 @@ def installed_plugins() -> Registry:
 def _import_file(path: Path) -> ModuleType:
     try:
         source = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"plugin file {path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"plugin file {path} cannot be read: {reason}") from error
     # The name carries the content's hash: a changed file is a new module, and an unchanged one is not run again.
     name = f"pointsman_user_{path.stem}_{hashlib.sha256(source + str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
@@ -147,8 +150,10 @@ def _import_file(path: Path) -> ModuleType:
     module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - running it is what pluginPaths is for
-    except Exception as error:
+        # dont_inherit: the file's annotations are its own affair, not this module's `from __future__`.
+        code = compile(source, str(path), "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102 - running it is what pluginPaths is for
+    except (Exception, SystemExit) as error:  # a reload must not end the process
         del sys.modules[name]
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, path)
         raise ConfigError(f"{type(error).__name__}: {error}", source=str(path), line=line) from error

@@ -90,7 +90,8 @@ class Scheduler:
 
     def _able(self, primary: ProfileRunResult, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """Endpoints that could serve the request were they not busy: what mandatory filters dropped stays out."""
-        mandatory = {plugin.name for plugin in self.profiles[primary.profile].filters if plugin.mandatory}
+        filters = [plugin for profile in self.profiles.values() for plugin in profile.filters]
+        mandatory = {plugin.name for plugin in filters if plugin.mandatory}
         out = {endpoint for drop in primary.drops if drop.plugin in mandatory for endpoint in drop.endpoints}
         return [endpoint for endpoint in endpoints if endpoint.id not in out]
 
@@ -102,6 +103,6 @@ class Scheduler:
 
 def _primary(result: SchedulingResult) -> ProfileRunResult:
     primary = result.profiles.get(result.primary)
-    if primary is None:
+    if not isinstance(primary, ProfileRunResult):
         raise PluginError(f"names {result.primary!r} as primary, which did not run")
     return primary

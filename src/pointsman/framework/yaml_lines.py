@@ -7,6 +7,7 @@ plain Python values are built. The graph is kept, so that any path in the data c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -170,9 +171,12 @@ class _Builder:
         if node.tag == _TAG + "str":
             return node.value
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
         except (ValueError, KeyError, IndexError) as error:  # PyYAML lets these through for `!!int x`
             raise self._error(node, f"not a valid {node.tag.removeprefix(_TAG)}: {node.value[:40]!r}") from error
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error(node, f"not a finite number: {node.value[:40]}")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         own: dict[str, Any] = {}

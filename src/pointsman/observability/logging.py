@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as stdlib_json
 import logging
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ def setup(level: str = "info", *, json: bool | None = None) -> None:
     """Configure logging for this process; JSON unless standard error is a terminal."""
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = (
-        structlog.processors.JSONRenderer(serializer=lambda data, **_: msgspec.json.encode(data, enc_hook=str).decode())
+        structlog.processors.JSONRenderer(serializer=_to_json)
         if as_json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
@@ -31,6 +32,13 @@ def setup(level: str = "info", *, json: bool | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _to_json(data: Any, **_: Any) -> str:
+    try:
+        return msgspec.json.encode(data, enc_hook=str).decode()
+    except UnicodeError:  # half a surrogate pair, as in a file name that is no UTF-8: a log line must never raise
+        return stdlib_json.dumps(data, default=str)
 
 
 def logger(name: str) -> Any:

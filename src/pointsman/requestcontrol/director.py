@@ -77,7 +77,10 @@ class Director:
         """Tell everyone that keeps state by endpoint."""
         self._ledger.forget(endpoint.id)
         for observer in self._plan.endpoint_observers:
-            observer.endpoint_removed(endpoint)
+            try:
+                observer.endpoint_removed(endpoint)
+            except Exception as error:  # noqa: BLE001 - the others must forget it all the same
+                self._observer.plugin_failed(getattr(observer, "name", "?"), "endpoint-removed", error)
 
     def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange:
         """Choose endpoints for a request; see :class:`pointsman.requestcontrol.exchange.Decider`."""
@@ -145,8 +148,8 @@ class Director:
         self, plan: Plan, request: InferenceRequest, result: SchedulingResult, state: CycleState, received: float
     ) -> Exchange:
         chosen = result.chosen
-        match = next((m for key in plan.match_keys if (m := state.get(key)) is not None), None)
-        cached = min(match.tokens(chosen.slot), max(0, request.prompt_tokens - 1)) if match else 0
+        known = self._cached_tokens(plan, request, chosen, state)
+        cached = known or 0
         uncached = request.prompt_tokens - cached
         reservation = self._ledger.reserve(
             chosen.id,
@@ -159,7 +162,7 @@ class Director:
                 observer.picked(request, result, state)
             except Exception as error:  # noqa: BLE001 - the decision stands
                 self._observer.plugin_failed(getattr(observer, "name", "?"), "picked", error)
-        record = self._record(request, result, received, cached if match else None)
+        record = self._record(request, result, received, known)
         decision = RoutingDecision(request, result.targets, record, {REQUEST_ID: request.id})
         observe = self._rng.random() < plan.config.observe_share
         self._observer.decided(record)
@@ -173,6 +176,18 @@ class Director:
             observe_body=observe,
             on_end=self._on_end,
         )
+
+    def _cached_tokens(self, plan: Plan, request: InferenceRequest, chosen: Endpoint, state: CycleState) -> int | None:
+        """Prompt tokens that the endpoint is believed to hold by the best match written; None when nobody knows."""
+        for key in plan.match_keys:
+            match = state.get(key)
+            if match is None:
+                continue
+            try:
+                return max(0, min(int(match.tokens(chosen.slot)), request.prompt_tokens - 1))
+            except Exception as error:  # noqa: BLE001 - a producer of the user's may write anything there
+                self._observer.plugin_failed(key.name, "match", error)
+        return None
 
     def _record(
         self, request: InferenceRequest, result: SchedulingResult, received: float, cached: int | None

@@ -9,6 +9,7 @@ before that request is done and everything behind it still is ahead.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 from pointsman.api.endpoint import NO_LOAD, EndpointId, InflightLoad
 from pointsman.clock import Clock
@@ -52,6 +53,16 @@ class _Lane:
     def prefilled(self, reservation: Reservation) -> None:
         reservation.prefilled = True
         self.load.tokens -= reservation.tokens
+
+    def leave(self, gone: Reservation, now: float) -> None:
+        """Take out a prefill that will not go on: those behind it are served sooner by what was left of it."""
+        left = min(gone.prefill_ms / 1000, gone.ends - now)
+        place = self.pending.index(gone)
+        del self.pending[place]
+        self.prefilled(gone)
+        for reservation in islice(self.pending, place, None):
+            reservation.ends -= left
+        self.busy_until = self.pending[-1].ends if self.pending else now
 
     def replay(self, now: float) -> None:
         """Lay the pending prefills end to end from now on."""
@@ -103,8 +114,8 @@ class Ledger:
         if reservation.released:
             return
         now = self._clock.now()
+        lane.advance(now)
         if reservation.prefilled:
-            lane.advance(now)
             return
         while lane.pending:
             head = lane.pending.popleft()
@@ -122,10 +133,7 @@ class Ledger:
         now = self._clock.now()
         lane.advance(now)
         if not reservation.prefilled:
-            lane.pending.remove(reservation)
-            lane.prefilled(reservation)
-            lane.busy_until = max(now, lane.busy_until - reservation.prefill_ms / 1000)
-            _pull_forward(lane, reservation)
+            lane.leave(reservation, now)
         lane.load.requests -= 1
         lane.load.context_tokens -= reservation.context_tokens
 
@@ -137,10 +145,3 @@ class Ledger:
         """Requests and prefill tokens in flight over all endpoints."""
         lanes = self._lanes.values()
         return sum(lane.load.requests for lane in lanes), sum(lane.load.tokens for lane in lanes)
-
-
-def _pull_forward(lane: _Lane, gone: Reservation) -> None:
-    """Those behind a request that left the queue will be served so much sooner."""
-    for reservation in lane.pending:
-        if reservation.ends > gone.ends:
-            reservation.ends -= gone.prefill_ms / 1000

@@ -19,6 +19,7 @@ class LiveExchange:
     __slots__ = (
         "_clock",
         "_ended",
+        "_event_stream",
         "_first_at",
         "_ledger",
         "_observer",
@@ -55,6 +56,7 @@ class LiveExchange:
         self._start = clock.now()
         self._first_at: float | None = None
         self._status: int | None = None
+        self._event_stream = True
         self._usage: UsageTail | None = None
         self._ended = False
 
@@ -62,6 +64,7 @@ class LiveExchange:
         # The head of an event stream says nothing about the first token: servers send it before they have one.
         # The head of a plain answer means that all tokens are there.
         self._status = status
+        self._event_stream = event_stream
         if not event_stream and not self._ended:
             self._ledger.first_token(self._reservation)
 
@@ -86,8 +89,7 @@ class LiveExchange:
             endpoint=chosen,
             cause=cause,
             status=self._status,
-            # A plain body passes by when all is done: only an event stream's first piece is the first token.
-            ttft_ms=(self._first_at - self._start) * 1000 if self._first_at is not None and request.stream else None,
+            ttft_ms=self._ttft_ms(request.stream),
             total_ms=(self._clock.now() - self._start) * 1000,
         )
         if self._usage is not None:
@@ -101,6 +103,12 @@ class LiveExchange:
         self._observer.ended(outcome, self.decision.record)
         if self._on_end is not None:
             self._on_end(chosen, self._status)
+
+    def _ttft_ms(self, stream: bool) -> float | None:
+        # A plain body, be it a short error, passes by when all is done: only an event stream's first piece is a token.
+        if self._first_at is None or not stream or not self._event_stream:
+            return None
+        return (self._first_at - self._start) * 1000
 
     def _fill_record(self, outcome: RequestOutcome) -> None:
         record = self.decision.record

@@ -6,11 +6,15 @@ before ``[DONE]`` of an event stream. Keeping the last few kilobytes is enough, 
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from pointsman.api.result import Usage
 
 TAIL_BYTES = 4096
+
+_STRING_OR_BRACE = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 
 
 class _Details(msgspec.Struct):
@@ -61,14 +65,8 @@ def _object_after(data: bytes, start: int) -> Usage | None:
     begin = data.find(b"{", start)
     if begin < 0 or data[start:begin].strip() != b":":
         return None
-    depth = 0
-    for i in range(begin, len(data)):
-        byte = data[i]
-        depth += (byte == 0x7B) - (byte == 0x7D)
-        if not depth:
-            break
     try:
-        usage = _DECODER.decode(data[begin : i + 1])
+        usage = _DECODER.decode(data[begin : _object_end(data, begin)])
     except (msgspec.MsgspecError, RecursionError):
         return None
     details = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
@@ -77,3 +75,13 @@ def _object_after(data: bytes, start: int) -> Usage | None:
         usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens,
         details.cached_tokens,
     )
+
+
+def _object_end(data: bytes, begin: int) -> int:
+    """Where the object that begins there ends; braces inside strings do not count."""
+    depth = 0
+    for found in _STRING_OR_BRACE.finditer(data, begin):
+        depth += {b"{": 1, b"}": -1}.get(found.group(), 0)
+        if not depth:
+            return found.end()
+    return len(data)

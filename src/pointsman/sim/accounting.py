@@ -11,11 +11,10 @@ def admitted(stats: EngineStats, sequence: Sequence, hits: int, now: float) -> N
     if sequence.cached is not None:
         return  # back after a preemption: what it finds are its own blocks, and its wait was counted
     sequence.cached = hits
-    # A driver that is late admits requests which came after the step's start on its clock.
-    sequence.scheduled = max(now, sequence.arrival)
+    sequence.scheduled = now
     stats.prefix_queries += sequence.prompt
     stats.prefix_hits += hits
-    stats.queue_time.observe(sequence.scheduled - sequence.arrival)
+    stats.queue_time.observe(now - sequence.arrival)
 
 
 def first_token(stats: EngineStats, sequence: Sequence, now: float) -> None:

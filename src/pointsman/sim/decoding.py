@@ -7,6 +7,8 @@ that leaves keeps its old entries; they no longer agree with the tick the sequen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pointsman.sim.sequence import Sequence
 
 _Calendar = dict[int, list[Sequence]]
@@ -48,10 +50,12 @@ class DecodeSet:
         self.context -= sequence.prompt + sequence.outputs
         sequence.finish_tick = sequence.grow_tick = sequence.report_tick = -1
 
-    def outgrowing(self) -> list[Sequence]:
-        """Members that need one more block in the next step; each is told once."""
-        due = self._grow.pop(self.tick + 1, None)
-        return [sequence for sequence in due if sequence.grow_tick == self.tick + 1] if due else []
+    def outgrowing(self) -> Iterator[Sequence]:
+        """Members that need one more block in the next step; each is told once, and not when it has left meanwhile."""
+        tick = self.tick + 1
+        for sequence in self._grow.pop(tick, ()):
+            if sequence.grow_tick == tick:
+                yield sequence
 
     def grown(self, sequence: Sequence) -> None:
         """The sequence got its block."""

@@ -54,9 +54,14 @@ class EngineDriver:
             BadRequestError: as :meth:`Engine.submit`.
         """
         now = self.now()
+        if self._timer is not None:
+            # Later than the step's end only when steps are applied late; the engine must not see the future.
+            self._engine.submit(request, min(now, self._end))
+            return
+        now = max(now, self._end)
         self._engine.submit(request, now)
-        if self._timer is None and not self._stopped:
-            self._begin(max(now, self._end))
+        if not self._stopped:
+            self._begin(now)
 
     def abort(self, request_id: str) -> None:
         """Forget a request; nothing happens if it has ended."""

@@ -172,8 +172,6 @@ class Engine:
         """Give blocks to sequences that outgrow theirs. True: someone was preempted for it."""
         preempted = False
         for sequence in self._decoding.outgrowing():
-            if sequence.state is not State.DECODE:
-                continue  # preempted a moment ago, for one before it
             self._register(sequence, sequence.blocks)
             while not self.pool.grow(sequence.hold):
                 preempted = True

@@ -16,6 +16,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from pointsman.errors import StartupError
 from pointsman.sim.kv import BlocksRemoved, BlocksStored, CacheEvent
 
 END_OF_REPLAY = b"\xff" * 8
@@ -89,7 +90,7 @@ class EventPublisher:
         self._block_size = block_size
         self._sequence = 0
         self._buffer: deque[tuple[int, bytes]] = deque(maxlen=buffer_steps)
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.asyncio.Context | None = None
         self._pub: zmq.Socket[bytes] | None = None
         self._router: zmq.asyncio.Socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -98,15 +99,19 @@ class EventPublisher:
         """Bind; needs a running event loop.
 
         Raises:
-            zmq.ZMQError: if an address is taken.
+            StartupError: if an address is taken; :meth:`stop` must be called all the same.
         """
+        self._context = zmq.asyncio.Context()
         # Sending on PUB never blocks, so it needs no awaiting.
         self._pub = zmq.Context(self._context).socket(zmq.PUB)
         self._pub.sndhwm = HIGH_WATER_MARK
         self._router = self._context.socket(zmq.ROUTER)
         self._router.sndhwm = 2 * (self.buffer_steps + 1)
-        self._pub.bind(self._endpoints[0])
-        self._router.bind(self._endpoints[1])
+        for socket, endpoint in zip((self._pub, self._router), self._endpoints, strict=True):
+            try:
+                socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                raise StartupError(f"cannot publish KV-cache events at {endpoint}: {error.strerror}") from error
         self._task = asyncio.create_task(self._replay(self._router))
 
     async def stop(self) -> None:
@@ -117,7 +122,8 @@ class EventPublisher:
         for socket in (self._pub, self._router):
             if socket:
                 socket.close(linger=0)
-        self._context.term()
+        if self._context:
+            self._context.term()
 
     def publish(self, events: Iterable[CacheEvent], wall: float) -> None:
         """Send one batch."""

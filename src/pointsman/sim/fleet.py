@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 
 import msgspec
 
-from pointsman.errors import PointsmanError, StartupError
+from pointsman.errors import ConfigError, PointsmanError, StartupError
 from pointsman.sim.profiles import DEFAULT_PROFILE, find_profile
 from pointsman.sim.server import PodOptions, SimulatedPod
 
@@ -149,7 +149,7 @@ def make_fleet(options: FleetOptions) -> Fleet | SharedFleet:
         ConfigError: if a number makes no sense or there is no such profile.
     """
     if options.pods < 1 or options.processes < 1 or options.stream_interval < 1 or options.time_scale <= 0:
-        raise StartupError("pods, processes, stream interval and time scale must be above 0")
+        raise ConfigError("pods, processes, stream interval and time scale must be above 0")
     pods = [options.pod(index) for index in range(options.pods)]
     return Fleet(pods) if options.processes == 1 else SharedFleet(pods, options.processes)
 

@@ -36,12 +36,14 @@ from pointsman.sim.tokens import detokenize
 
 VERSION = "0.32.0"
 MAX_BODY = 64 * 1024 * 1024
+KEEPALIVE_S = 3600.0
+"""Long, so that a proxy's idle connection is not closed under the request it is just sending."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class PodOptions(msgspec.Struct, frozen=True):
-    """One simulated pod. Port 0 is any free port; an event port of 0 is none (-1: any free port)."""
+    """One simulated pod. Port 0 is any free port. Event port 0: no events; -1: any free port."""
 
     name: str
     profile: EngineProfile
@@ -91,15 +93,18 @@ class SimulatedPod:
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes(self._routes())
         # Cancellation tells a handler at once that its client is gone, also before the first token.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=2.0
+        )
         await self._runner.setup()
         try:
             if self._publisher:
                 self._publisher.start()
             await web.TCPSite(self._runner, options.host, options.port, backlog=1024).start()
-        except OSError as error:
+        except (OSError, StartupError) as error:
             await self.stop()
-            raise StartupError(f"pod {options.name} cannot listen on {options.host}:{options.port}: {error}") from error
+            what = error if isinstance(error, StartupError) else f"cannot listen on {options.host}:{options.port}"
+            raise StartupError(f"pod {options.name}: {what} (choose other ports)") from error
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -155,8 +160,8 @@ class SimulatedPod:
             "/metrics": self._metrics,
             "/kv_event_sources": self._sources,
         }
-        routes = [web.post(path, _guarded(handler)) for path, handler in posts.items()]
-        return routes + [web.get(path, _guarded(handler)) for path, handler in gets.items()]
+        routes = [web.post(path, self._guarded(handler)) for path, handler in posts.items()]
+        return routes + [web.get(path, self._guarded(handler)) for path, handler in gets.items()]
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, parse_call(await request.read(), chat=False))
@@ -168,7 +173,7 @@ class SimulatedPod:
         model = call.model or self.model
         if model != self.model and model not in self.adapters:
             message = f"The model `{model}` does not exist. Valid aliases: {self.model}."
-            return _json(error_body(404, message, kind="NotFoundError", param="model"), 404)
+            return self._refusal(404, message, kind="NotFoundError", param="model")
         self.engine.check(len(call.tokens), call.max_tokens)
         self._serial += 1
         serial = str(self._serial)
@@ -226,7 +231,7 @@ class SimulatedPod:
             raise BadRequestError("LoRA is not enabled: start with --max-loras")
         if name in self.adapters and not body.load_inplace:
             message = f"The lora adapter '{name}' has already been loaded."
-            return _json(error_body(400, message, kind="InvalidUserInput"), 400)
+            return self._refusal(400, message, kind="InvalidUserInput")
         self.adapters[name] = body.lora_path
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
@@ -234,7 +239,7 @@ class SimulatedPod:
         name = parse(await request.read(), LoraBody).lora_name
         if self.adapters.pop(name, None) is None:
             message = f"The lora adapter '{name}' cannot be found."
-            return _json(error_body(404, message, kind="NotFoundError"), 404)
+            return self._refusal(404, message, kind="NotFoundError")
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _reset_prefix_cache(self, _: web.Request) -> web.StreamResponse:
@@ -262,20 +267,21 @@ class SimulatedPod:
     def _body(self, body: bytes) -> web.Response:
         return web.Response(body=body, headers=self._headers("application/json"))
 
+    def _refusal(
+        self, status: int, message: str, *, kind: str = "BadRequestError", param: str | None = None
+    ) -> web.Response:
+        body = error_body(status, message, kind=kind, param=param)
+        return web.Response(body=body, status=status, headers=self._headers("application/json"))
 
-def _json(body: bytes, status: int) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
+    def _guarded(self, handler: _Handler) -> _Handler:
+        """Answer refusals in vLLM's error form."""
 
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except BadRequestError as error:
+                return self._refusal(400, str(error))
+            except ConnectionResetError:
+                raise asyncio.CancelledError from None  # the client left while it was written to
 
-def _guarded(handler: _Handler) -> _Handler:
-    """Answer refusals in vLLM's error form."""
-
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except BadRequestError as error:
-            return _json(error_body(400, str(error)), 400)
-        except ConnectionResetError:
-            raise asyncio.CancelledError from None  # the client left while it was written to
-
-    return guarded
+        return guarded

@@ -19,7 +19,7 @@ _ROLE_END = b"\x1f"
 _MESSAGE_END = b"\x1e"
 
 Model = Annotated[str, Meta(min_length=1)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class _Message(msgspec.Struct):
@@ -78,9 +78,9 @@ def _parse_completion(body: bytes) -> tuple[_Common, bytes, tuple[int, ...] | No
     prompt = completion.prompt
     if isinstance(prompt, str):
         return completion, _content(prompt), None, completion.max_tokens
-    if not prompt:
-        raise BadRequestError("`prompt` is empty")
     ids = prompt[0] if len(prompt) == 1 and isinstance(prompt[0], list) else prompt
+    if not ids:
+        raise BadRequestError("`prompt` is empty")
     if _are_tokens(ids):
         return completion, b"", tuple(ids), completion.max_tokens
     if not all(isinstance(item, str) or (isinstance(item, list) and _are_tokens(item)) for item in prompt):
@@ -138,7 +138,9 @@ def parse_request(head: RequestHead, body: bytes, *, request_id: str, arrival: f
         common, prompt, token_ids, max_tokens = parse(body)
     except msgspec.ValidationError as error:
         raise BadRequestError(_explain(error)) from None
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except UnicodeError:
+        raise BadRequestError("the body is no valid JSON: it is not UTF-8") from None
+    except msgspec.DecodeError as error:
         raise BadRequestError(f"the body is no valid JSON: {error}") from None
     except RecursionError:
         raise BadRequestError("the body is nested too deeply") from None
@@ -163,4 +165,6 @@ def _explain(error: msgspec.ValidationError) -> str:
     text = str(error)
     if "`model`" in text and "missing" in text:
         return "model not found in request body"
+    if "`$" not in text and "field `" not in text:
+        return f"the body: {text}"
     return text.replace(" - at `$.", " at `").replace(" - at `$", " at `body")
