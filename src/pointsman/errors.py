@@ -70,6 +70,9 @@ class ConfigErrors(ConfigError):  # noqa: N818 - it is several
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in errors))
 
+    def at(self, source: str | None = None, line: int | None = None, field: str | None = None) -> ConfigErrors:
+        return ConfigErrors([error.at(source, line, field) for error in self.errors])
+
 
 class PluginError(PointsmanError):
     """A plugin broke its contract: wrong length, an endpoint it was not given, a key it did not declare."""

@@ -178,15 +178,17 @@ class TestHelmValues:
             ),
             (
                 "inferenceExtension:\n  pluginsCustomConfig:\n",
-                "f.yaml:2: inferenceExtension.pluginsCustomConfig: there is no configuration in it "
-                "(`pointsman config show default` prints a start)",
+                (
+                    "f.yaml:2: inferenceExtension.pluginsCustomConfig: there is no configuration in it "
+                    "(`pointsman config show default` prints a start)"
+                ),
             ),
             (
                 "inferenceExtension:\n  pluginsCustomConfig: 'plugins: []'\n",
                 "f.yaml:2: inferenceExtension.pluginsCustomConfig: expected a mapping, got text",
             ),
             ("pluginsCustomConfig: {a.yaml: '[1]'}", "f.yaml#a.yaml:1: expected a mapping, got a list"),
-            ("pluginsCustomConfig: {a.yaml: 'a: [1'}", "f.yaml#a.yaml:1: not valid YAML: "),
+            ("pluginsCustomConfig: {a.yaml: 'a: [1'}", "f.yaml#a.yaml:2: not valid YAML: "),
         ],
     )
     def test_nothing_usable(self, text: str, expected: str) -> None:
@@ -203,14 +205,19 @@ class TestHelmValues:
         ("yes\n", "f.yaml:1: expected a mapping, got true or false"),
         (
             LONG.replace("v1alpha1", "v2"),
-            "f.yaml:1: apiVersion: unknown apiVersion 'llm-d.ai/v2' "
-            "(one of llm-d.ai/v1alpha1, llm-d.ai/v1, inference.networking.x-k8s.io/v1alpha1)",
+            (
+                "f.yaml:1: apiVersion: unknown apiVersion 'llm-d.ai/v2' "
+                "(one of llm-d.ai/v1alpha1, llm-d.ai/v1, inference.networking.x-k8s.io/v1alpha1)"
+            ),
         ),
         (
             LONG.replace("EndpointPickerConfig", "Deployment"),
             "f.yaml:2: kind: unknown kind 'Deployment' (expected EndpointPickerConfig)",
         ),
-        (LONG + "featureGate: [x]\n", "f.yaml:12: featureGate: unknown field `featureGate` (did you mean `featureGates`?)"),
+        (
+            LONG + "featureGate: [x]\n",
+            "f.yaml:12: featureGate: unknown field `featureGate` (did you mean `featureGates`?)",
+        ),
         (
             LONG.replace("weight: 2", "wait: 2"),
             "f.yaml:11: schedulingProfiles[0].plugins[0].wait: unknown field `wait` (did you mean `weight`?)",
@@ -221,15 +228,21 @@ class TestHelmValues:
         ),
         (
             LONG.replace("weight: 2", "weight: heavy"),
-            "f.yaml:11: schedulingProfiles[0].plugins[0].weight: expected a number, got a string",
+            "f.yaml:11: schedulingProfiles[0].plugins[0].weight: expected a number or null, got a string",
         ),
         (LONG.replace("weight: 2", "weight: .nan"), "f.yaml:11: not a finite number: .nan"),
-        (LONG.replace("- type: queue-scorer", "- name: x"), "f.yaml:4: plugins[0]: the required field `type` is missing"),
+        (
+            LONG.replace("- type: queue-scorer", "- name: x"),
+            "f.yaml:4: plugins[0]: the required field `type` is missing",
+        ),
         (
             LONG + "fallback: refuze\n",
             "f.yaml:12: fallback: unknown value 'refuze' (did you mean `refuse`?)",
         ),
-        ("scorers:\n- {weight: 1}\n", "f.yaml:2: scorers[0].type: expected the plugin's type (such as `type: queue-depth`)"),
+        (
+            "scorers:\n- {weight: 1}\n",
+            "f.yaml:2: scorers[0].type: expected the plugin's type (such as `type: queue-depth`)",
+        ),
         ("scorers:\n- {type: a, weight: -1}\n", "f.yaml:2: scorers[0].weight: expected a number >= 0, got -1"),
         ("scorers:\n- {type: a, name: 7}\n", "f.yaml:2: scorers[0].name: expected a string"),
         ("scorers:\n- {type: a, parameters: 7}\n", "f.yaml:2: scorers[0].parameters: expected a mapping"),
@@ -243,7 +256,7 @@ class TestHelmValues:
             "f.yaml:2: selektion: unknown field `selektion` (did you mean `selection`?)",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_names_line_field_and_remedy(text: str, expected: str) -> None:
     assert refusal(text) == expected
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +73,23 @@ def test_an_exception_is_logged_with_its_trace_on_the_same_line(capsys: pytest.C
     logger("x").error("failed", exc_info=ZeroDivisionError("by nothing"))
     (line,) = lines(capsys)
     assert "ZeroDivisionError: by nothing" in line["exception"]
+
+
+class Unread(io.StringIO):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_standard_error_that_is_gone_loses_the_line_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    setup(json=as_json)
+    closed = io.StringIO()
+    closed.close()
+    for gone in (closed, Unread()):
+        monkeypatch.setattr(sys, "stderr", gone)
+        logger("x").error("nobody hears this")
 
 
 def test_text_for_people_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:

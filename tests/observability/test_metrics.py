@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 from tests.builders import make_endpoint, make_outcome
@@ -150,6 +151,7 @@ def test_an_outcome(fields: dict[str, Any], status: str, ttft: int) -> None:
 
 
 def test_a_plugin_that_keeps_failing_is_counted_on_and_logged_for_a_while() -> None:
+    structlog.reset_defaults()  # whatever level another test left
     with capture_logs() as logs:
         metrics = Metrics()
         for _ in range(100):

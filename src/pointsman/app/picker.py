@@ -90,6 +90,7 @@ class Picker:
         self.console = ConsoleServer(self._sources(), options.admin_host, options.admin_port)
         self._discovery = Discovery(options.endpoints, self._use_endpoints, self._refuse_endpoints)
         self._watcher: FileWatcher | None = None
+        self._rewatching: asyncio.Task[None] | None = None
         self.admin_port = 0
 
     async def start(self) -> None:
@@ -143,11 +144,8 @@ class Picker:
         files = self.plans.files()
         if not self.plans.reload():
             self._log.error("configuration refused, the old one stays", error=str(self.plans.error))
-        elif self.plans.files() != files:
-            asyncio.get_running_loop().create_task(self._rewatch())
-
-    async def _rewatch(self) -> None:
-        await self._watch_plan()
+        if self.plans.files() != files:
+            self._rewatching = asyncio.get_running_loop().create_task(self._watch_plan())
 
     def _use_plan(self, plan: Plan) -> None:
         self.director.replace_plan(plan)

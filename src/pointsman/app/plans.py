@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pointsman.errors import ConfigError
 from pointsman.framework.build import Builder
-from pointsman.framework.loader import load_config, read_source
+from pointsman.framework.loader import LoadedConfig, load_config, read_source
 from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import Handle
@@ -25,14 +25,17 @@ def build_plan(name: str, handle: Handle, observer: Observer | None = None, prev
     Raises:
         ConfigError: if it cannot be used.
     """
-    text, source = read_source(name)
-    loaded = load_config(text, source)
+    loaded = load_config(*read_source(name))
+    return _build(loaded, handle, observer or Observer(), previous)
+
+
+def _build(loaded: LoadedConfig, handle: Handle, observer: Observer, previous: Plan | None) -> Plan:
     profile = loaded.config.latency_profile
     if profile not in LATENCY_PROFILES:
         hint = f"one of {', '.join(sorted(LATENCY_PROFILES))}"
         error = ConfigError(f"unknown latency profile {profile!r}", hint=hint)
         raise loaded.error(error, (*loaded.root, "latencyProfile"))
-    return Builder(loaded, installed_plugins(), handle, observer or Observer(), previous).build()
+    return Builder(loaded, installed_plugins(), handle, observer, previous).build()
 
 
 class PlanKeeper:
@@ -43,19 +46,26 @@ class PlanKeeper:
         self._handle = handle
         self._observer = observer
         self._use = use
+        self._wanted: list[Path] = []
         self.plan = build_plan(name, handle, observer)
         self.error: ConfigError | None = None
         """Why the newest version of the file was refused; None when it is in force."""
 
     def files(self) -> list[Path]:
-        """What to watch: the configuration, unless it is a preset, and its plugin files."""
+        """What to watch: the configuration, unless it is a preset, and the plugin files it names.
+
+        That includes files named by a version that was refused: mending one of them must be noticed, too.
+        """
         own = [] if self.plan.source.startswith("preset:") else [Path(self._name)]
-        return own + [Path(file) for file in self.plan.files]
+        return list(dict.fromkeys([*own, *(Path(file) for file in self.plan.files), *self._wanted]))
 
     def reload(self) -> bool:
         """Build anew; returns whether the new plan is in force."""
         try:
-            plan = build_plan(self._name, self._handle, self._observer, self.plan)
+            loaded = load_config(*read_source(self._name))
+            base = Path(loaded.source).parent
+            self._wanted = [base / name for name in loaded.config.plugin_paths]
+            plan = _build(loaded, self._handle, self._observer, self.plan)
         except ConfigError as error:
             self.error = error
             self._observer.config_loaded(ok=False)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from pointsman.app.discovery import EndpointOptions
 from pointsman.errors import ConfigErrors, PointsmanError
@@ -60,11 +61,7 @@ def show_error(error: PointsmanError) -> None:
     errors = error.errors if isinstance(error, ConfigErrors) else (error,)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for one in errors:
-        console.print(f"[bold red]error:[/] {_escape(str(one))}")
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+        console.print(f"[bold red]error:[/] {escape(str(one))}")
 
 
 def print_json(data: Any) -> None:

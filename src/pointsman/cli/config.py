@@ -8,6 +8,7 @@ from typing import Annotated
 import yaml
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from pointsman.app.picker import check_config
 from pointsman.cli.common import EXIT_BAD_INPUT, print_json, show_error
@@ -43,13 +44,13 @@ def check(source: Source, *, as_json: AsJson = False) -> int:
         return 0
     console = Console(highlight=False, soft_wrap=True)
     for note in plan.notes:
-        console.print(f"[yellow]note:[/] {note}")
+        console.print(f"[yellow]note:[/] {escape(note)}")
     profiles = plan.scheduler.profiles.values()
     summary = ", ".join(
         f"{len(p.filters)} filters → {len(p.scorers)} {'costs' if p.unit == 'ms' else 'scorers'} → {p.picker.name}"
         for p in profiles
     )
-    console.print(f"[green]ok:[/] {plan.source}: {summary}")
+    console.print(f"[green]ok:[/] {escape(f'{plan.source}: {summary}')}")
     return 0
 
 

@@ -132,7 +132,7 @@ def _print_all(rows: list[dict[str, Any]]) -> None:
     order = [kind for kind, _ in KINDS]
     for row in sorted(rows, key=lambda row: (order.index(row["kinds"][0]), row["type"])):
         table.add_row(row["type"], ", ".join(row["kinds"]), row["summary"])
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 def _print_one(data: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from pointsman.app.picker import check_config
 from pointsman.app.processes import stop_signals
@@ -108,7 +109,7 @@ async def _run(options: UpOptions) -> int:
     console.print(f"[bold]requests[/]  http://{options.host}:{app.envoy.port}/v1/chat/completions")
     console.print(f"[bold]why?[/]      http://127.0.0.1:{app.admin_port}/decisions   /pods   /metrics")
     console.print(
-        f"[bold]Envoy[/]     http://127.0.0.1:{app.envoy.admin_port}   config {options.config}   (Ctrl-C ends)"
+        f"[bold]Envoy[/]     http://127.0.0.1:{app.envoy.admin_port}   config {escape(options.config)}   (Ctrl-C ends)"
     )
     await stopped.wait()
     console.print("draining ...")

@@ -51,8 +51,8 @@ def parse_endpoints_file(text: str, source: str) -> list[EndpointSpec]:
 
     Raises:
         ConfigError: with line and field, on anything that is not exactly as it should be: an unknown field, a wrong
-            type, an address that is no IP address, a port out of range, a name or ip:port given twice. An empty list is fine: a fleet scaled
-            to zero.
+            type, an address that is no IP address, a port out of range, a name or ip:port given twice.
+            An empty list is fine: a fleet scaled to zero.
     """
     if len(text) > MAX_FILE_BYTES or len(text.encode(errors="replace")) > MAX_FILE_BYTES:
         raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", source=source)

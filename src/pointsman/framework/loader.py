@@ -69,8 +69,9 @@ class LoadedConfig(msgspec.Struct, frozen=True):
         return error.at(self.document.source, self.document.line(path) if own else None, format_path(path) or None)
 
     def profile_path(self, index: int, *rest: str | int) -> Path_:
-        """Where a profile stands, or a field in it."""
-        return self.root if self.short else (*self.root, "schedulingProfiles", index, *rest)
+        """Where a profile stands, or a field in it; the whole configuration when it writes none."""
+        written = self.config.scheduling_profiles and not self.short
+        return (*self.root, "schedulingProfiles", index, *rest) if written else self.root
 
     def parameter_path(self, index: int, field: Path_) -> Path_:
         """Where a parameter of plugin ``index`` stands: under ``parameters`` or beside ``type``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as stdlib_json
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -29,9 +30,23 @@ def setup(level: str = "info", *, json: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_StandardError,
         cache_logger_on_first_use=True,
     )
+
+
+class _StandardError:
+    """Writes lines. A pipe that nobody reads any more, or a full disk, loses the line and never fails a request."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 def _to_json(data: Any, **_: Any) -> str:
