@@ -160,3 +160,12 @@ def test_a_plugin_that_keeps_failing_is_counted_on_and_logged_for_a_while() -> N
     assert [line["plugin"] for line in logs] == ["noisy"] * 20 + ["other"]
     assert (logs[0]["log_level"], logs[0]["point"], logs[0]["error"]) == ("warning", "score", "ValueError: why")
     assert sample(metrics, "pointsman_plugin_errors_total", plugin="noisy", point="score") == 100
+
+
+def test_the_series_of_an_endpoint_goes_with_it() -> None:
+    rig = Rig()
+    chosen = rig.ask().decision.record.chosen
+    assert sample(rig.metrics, "pointsman_requests_total", endpoint=chosen) == 1
+    rig.metrics.endpoint_removed(chosen)
+    rig.metrics.endpoint_removed("never/seen")
+    assert f'endpoint="{chosen}"' not in rig.metrics.render().decode()

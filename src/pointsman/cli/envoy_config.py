@@ -13,7 +13,7 @@ from pointsman.cli.common import EndpointFlag, EndpointsFile
 from pointsman.datalayer.discovery import parse_endpoint_urls, parse_endpoints_file
 from pointsman.envoy.bootstrap import BootstrapOptions, eds_resource, render, to_yaml
 from pointsman.errors import ConfigError
-from pointsman.framework.loader import read_source
+from pointsman.framework.loader import read_file
 
 
 def envoy_config(
@@ -89,8 +89,7 @@ def envoy_config(
 
 def _endpoints(urls: tuple[str, ...], file: Path | None, *, required: bool) -> list[Endpoint]:
     if file is not None:
-        text, source = read_source(str(file))
-        specs = parse_endpoints_file(text, source)
+        specs = parse_endpoints_file(read_file(file), str(file))
     elif urls:
         specs = parse_endpoint_urls(urls, source="--endpoint")
     elif required:

@@ -96,17 +96,25 @@ def read_source(name: str) -> tuple[str, str]:
     """
     if name in preset_names():
         return resources.files("pointsman").joinpath("presets", f"{name}.yaml").read_text("utf-8"), f"preset:{name}"
-    path = Path(name)
-    try:
-        return path.read_text("utf-8"), name
-    except FileNotFoundError:
+    if not Path(name).exists():
         near = get_close_matches(name, preset_names(), n=1)
         hint = f"did you mean the preset {near[0]!r}?" if near else f"presets: {', '.join(preset_names())}"
-        raise ConfigError("no such file or preset", source=name, hint=hint) from None
+        raise ConfigError("no such file or preset", source=name, hint=hint)
+    return read_file(Path(name)), name
+
+
+def read_file(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ConfigError: if it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
     except UnicodeDecodeError:
-        raise ConfigError("not UTF-8 text", source=name) from None
+        raise ConfigError("not UTF-8 text", source=str(path)) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", source=name) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", source=str(path)) from error
 
 
 def load_config(text: str, source: str) -> LoadedConfig:

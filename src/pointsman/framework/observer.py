@@ -39,5 +39,8 @@ class Observer:
     def endpoints(self, known: int, healthy: int) -> None:
         """How many endpoints there are."""
 
+    def endpoint_removed(self, endpoint: str) -> None:
+        """An endpoint is gone for good."""
+
     def config_loaded(self, ok: bool) -> None:
         """A configuration was put in force (True) or refused and the old one kept (False)."""

@@ -32,7 +32,12 @@ class Metrics(Observer):
         self._log = logger("picker")
         self._logged: dict[str, int] = {}
         self._children: dict[tuple[str, ...], Any] = {}
-        registry = self.registry
+        self._name_decisions(self.registry)
+        self._name_outcomes(self.registry)
+        self._name_plugins(self.registry)
+        self._name_facts(self.registry)
+
+    def _name_decisions(self, registry: CollectorRegistry) -> None:
         self.scheduling = Histogram(
             "epp_scheduling_duration_seconds",
             "From the last byte of a request to the decision.",
@@ -50,13 +55,32 @@ class Metrics(Observer):
             registry=registry,
         )
         self.capacity_short = Counter(
-            "pointsman_capacity_short",
-            "Times the filters left no endpoint: a signal to scale out.",
-            registry=registry,
+            "pointsman_capacity_short", "Times the filters left no endpoint: a signal to scale out.", registry=registry
         )
         self.degradations = Counter(
             "pointsman_degraded", "Decisions made with less knowledge than configured.", ["kind"], registry=registry
         )
+        self.lookups = Counter("kv_cache_lookup", "Prompt tokens looked up in the prefix index.", registry=registry)
+        self.hits = Counter(
+            "kv_cache_hit", "Of them, tokens the chosen endpoint is believed to hold.", registry=registry
+        )
+
+    def _name_outcomes(self, registry: CollectorRegistry) -> None:
+        self.outcomes = Counter(
+            "pointsman_request_outcomes", "How requests ended.", ["cause", "status"], registry=registry
+        )
+        self.ttft = Histogram(
+            "pointsman_ttft_seconds",
+            "First token as seen by the picker (sampled).",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "pointsman_request_duration_seconds", "From the pick to the end.", buckets=_SECONDS, registry=registry
+        )
+        self.inflight = Gauge("pointsman_requests_in_flight", "Requests between pick and end.", registry=registry)
+
+    def _name_plugins(self, registry: CollectorRegistry) -> None:
         self.plugin_errors = Counter(
             "pointsman_plugin_errors",
             "Calls in which a plugin raised or broke its contract.",
@@ -70,25 +94,10 @@ class Metrics(Observer):
             buckets=(0.000002, 0.000005, 0.00001, 0.00002, 0.00005, *_SCHEDULING),
             registry=registry,
         )
-        self.outcomes = Counter(
-            "pointsman_request_outcomes", "How requests ended.", ["cause", "status"], registry=registry
-        )
-        self.ttft = Histogram(
-            "pointsman_ttft_seconds",
-            "First token as seen by the picker (sampled).",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.request_seconds = Histogram(
-            "pointsman_request_duration_seconds", "From the pick to the end.", buckets=_SECONDS, registry=registry
-        )
-        self.lookups = Counter("kv_cache_lookup", "Prompt tokens looked up in the prefix index.", registry=registry)
-        self.hits = Counter(
-            "kv_cache_hit", "Of them, tokens the chosen endpoint is believed to hold.", registry=registry
-        )
+
+    def _name_facts(self, registry: CollectorRegistry) -> None:
         self.scrapes = Counter("pointsman_scrapes", "Readings of engine metrics.", ["result"], registry=registry)
         self.known = Gauge("pointsman_endpoints", "Endpoints by state.", ["state"], registry=registry)
-        self.inflight = Gauge("pointsman_requests_in_flight", "Requests between pick and end.", registry=registry)
         self.config_loads = Counter(
             "pointsman_config_loads", "Configurations put in force or refused.", ["result"], registry=registry
         )
@@ -143,6 +152,11 @@ class Metrics(Observer):
     def endpoints(self, known: int, healthy: int) -> None:
         self._child(self.known, "known").set(known)
         self._child(self.known, "healthy").set(healthy)
+
+    def endpoint_removed(self, endpoint: str) -> None:
+        # Pods come and go by the thousand under an autoscaler: their series must go with them.
+        if self._children.pop((self.requests._name, endpoint), None) is not None:  # noqa: SLF001 - as in _child
+            self.requests.remove(endpoint)
 
     def config_loaded(self, ok: bool) -> None:
         self._child(self.config_loads, "ok" if ok else "refused").inc()

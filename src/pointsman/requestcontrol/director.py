@@ -76,6 +76,7 @@ class Director:
     def endpoint_removed(self, endpoint: Endpoint) -> None:
         """Tell everyone that keeps state by endpoint."""
         self._ledger.forget(endpoint.id)
+        self._observer.endpoint_removed(endpoint.id)
         for observer in self._plan.endpoint_observers:
             try:
                 observer.endpoint_removed(endpoint)
