@@ -104,6 +104,33 @@ def test_killing_the_picker_costs_nobody_a_request_and_it_comes_back(tmp_path: P
     asyncio.run(main())
 
 
+def test_a_hung_picker_costs_a_timeout_and_a_dead_envoy_comes_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, pods=2, flags=("--time-scale", "20"), message_timeout_ms=200) as stack:
+            assert stack.up is not None
+            pid, envoy = stack.up.picker.pid, stack.up.envoy.pid
+            assert pid is not None
+            assert envoy is not None
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert [(await stack.post(chat(f"request {i}")))[0] for i in range(3)] == [200, 200, 200]
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            os.kill(envoy, signal.SIGKILL)
+
+            async def back() -> bool:
+                return stack.up is not None and stack.up.envoy.pid not in (None, envoy)
+
+            await until(back)
+
+            async def answers() -> bool:
+                return (await stack.post(chat("after")))[0] == 200
+
+            await until(answers)
+
+    asyncio.run(main())
+
+
 async def _serves(stack: Stack) -> bool:
     # the restarted picker keeps its ext-proc port; its admin port is a new one when 0 was asked for
     assert stack.up is not None

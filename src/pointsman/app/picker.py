@@ -94,26 +94,33 @@ class Picker:
         self.admin_port = 0
 
     async def start(self) -> None:
-        """Begin to serve.
+        """Begin to serve; what was begun is ended again when a part cannot start.
 
         Raises:
             ConfigError: if the endpoints cannot be read.
             StartupError: if a port cannot be had.
         """
-        await self._discovery.start()
-        await self.scraper.start()
-        await self._watch_plan()
-        self.admin_port = await self.console.start()
-        await self.server.start()
+        try:
+            await self._start_parts()
+        except BaseException:
+            await self.stop(drain=0)
+            raise
         for note in self.plans.plan.notes:
             self._log.warning("configuration", note=note)
         gc.collect()
         gc.freeze()  # what is built now lives as long as the process: keep the collector off it
 
-    async def stop(self) -> None:
+    async def _start_parts(self) -> None:
+        await self._discovery.start()
+        await self.scraper.start()
+        await self._watch_plan()
+        self.admin_port = await self.console.start()
+        await self.server.start()
+
+    async def stop(self, drain: float | None = None) -> None:
         """Drain and end: no new work, what is under way may finish within the drain time."""
         self.director.draining = True
-        await self.server.drain(self.options.drain)
+        await self.server.drain(self.options.drain if drain is None else drain)
         if self._watcher is not None:
             await self._watcher.stop()
         await self._discovery.stop()

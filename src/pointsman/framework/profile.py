@@ -169,4 +169,5 @@ def _weighted(
         raise PluginError(f"answered {len(values)} values for {len(endpoints)} endpoints")
     if not math.isfinite(sum(values)):
         raise PluginError("answered a value that is not a finite number")
-    return tuple([sign * (low if value < low else min(value, high)) for value in values])
+    # The added zero turns -0.0, which a cost of nothing would be, into 0.0 for whoever reads the record.
+    return tuple([sign * (low if value < low else min(value, high)) + 0.0 for value in values])
