@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -47,7 +48,16 @@ def test_a_prefix_returns_to_its_pod_and_the_record_says_why(tmp_path: Path) -> 
                 assert status == 200, body
                 served.append(headers["x-inference-pod"])
             assert len(set(served)) == 1
-            record = (await stack.admin("/decisions?last=1"))["decisions"][0]
+
+            async def last() -> dict[str, Any]:
+                record: dict[str, Any] = (await stack.admin("/decisions?last=1"))["decisions"][0]
+                return record
+
+            async def over() -> bool:  # Envoy tells us of the end when the client already has it
+                return (await last())["cause"] is not None
+
+            await until(over)
+            record = await last()
             assert record["status"] == 200
             assert record["cause"] == "complete"
             assert record["unit"] == "ms"
