@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from typing import Any
 
 import aiohttp
 import pytest

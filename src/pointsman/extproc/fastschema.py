@@ -49,7 +49,7 @@ BODY_DATA = HTTP_BODY.field("body", 1, "bytes")
 BODY_END = HTTP_BODY.field("end_of_stream", 2, "varint")
 
 HTTP_TRAILERS = Message("pointsman.extproc.HttpTrailers")
-HTTP_TRAILERS.field("trailers", 1, "message", HEADER_MAP)
+TRAILERS_MAP = HTTP_TRAILERS.field("trailers", 1, "message", HEADER_MAP)
 
 REQUEST = Message("pointsman.extproc.ProcessingRequest")
 REQUEST_HEADERS = REQUEST.field("request_headers", 2, "message", HTTP_HEADERS, oneof=True)

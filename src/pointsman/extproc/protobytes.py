@@ -72,6 +72,8 @@ def varint(number: int) -> bytes:
     """Write a non-negative number."""
     if number < 128:
         return _ONE_BYTE[number]
+    if number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
     result = bytearray()
     while number > 127:
         result.append(number & 127 | 128)
@@ -95,8 +97,13 @@ def parse(message: Message, data: bytes, start: int, end: int, into: Parsed, dep
         raise MalformedError("messages nested too deeply")
     fields, at = message.fields, start
     while at < end:
-        tag, at = _read_tag(data, at, end)
-        field = fields.get(tag)
+        field = fields.get(data[at])
+        if field is not None:
+            tag = data[at]  # a known field, tag as short as can be
+            at += 1
+        else:
+            tag, at = _read_tag(data, at, end)
+            field = fields.get(tag)
         if field is None:
             at = _skip(tag, data, at, end)
             into[UNKNOWN] = True
@@ -158,8 +165,13 @@ def _read_tag(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _read_length(data: bytes, at: int, end: int) -> tuple[int, int]:
-    length, at = _read_varint(data, at, end, 5)
-    _ahead(length, at, end)
+    length = data[at] if at < end else 128
+    if length < 128:
+        at += 1
+    else:
+        length, at = _read_varint(data, at, end, 5)
+    if length > end - at:
+        raise MalformedError(f"{length} bytes announced, {end - at} left")
     return length, at
 
 
