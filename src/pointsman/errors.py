@@ -2,7 +2,7 @@
 
 Each class says how it ends up at a client: an HTTP status, a slug (``reason``) that is used alike in logs, metric
 labels and records, and, where the Endpoint Picker contract knows one, the value of the drop-reason header.
-Raise inside; foreign errors are mapped at the edge; :func:`pointsman.extproc.stream.refusal` is the one place that
+Raise inside; foreign errors are mapped at the edge; :func:`pointsman.extproc.refusals.refusal` is the one place that
 turns an error into an HTTP answer.
 """
 
@@ -85,6 +85,18 @@ class StateError(PluginError):
     """A CycleState key read before it was written, or written twice."""
 
     reason = "state"
+
+
+class PluginTimeoutError(PluginError):
+    """A plugin held the picker up for so long that it was cut off."""
+
+    reason = "plugin-timeout"
+
+
+class PluginBenchedError(PluginError):
+    """A plugin that was cut off too often is left out for a while."""
+
+    reason = "plugin-benched"
 
 
 class RequestError(PointsmanError):

@@ -7,7 +7,8 @@ import contextlib
 import io
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
@@ -19,7 +20,7 @@ from pointsman.api.result import EndCause, RoutingDecision
 from pointsman.envoy.bootstrap import BootstrapOptions
 from pointsman.envoy.process import EnvoyProcess
 from pointsman.errors import SaturatedError
-from pointsman.extproc.grpcio_server import ExtProcServer, ServerOptions
+from pointsman.extproc import grpcio_server, server
 from pointsman.extproc.stream import Limits
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -27,6 +28,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 MIB = 1024 * 1024
 DESTINATION = "x-gateway-destination-endpoint"
 RECORD: Any = None  # a transport never looks at it
+Play: TypeAlias = "Callable[[dict[str, Any], Callable[[Fleet], Coroutine[Any, Any, None]]], None]"
 LEAN: dict[str, bool] = {}
 DUPLEX = {"full_duplex": True}
 DUPLEX_BOTH = {"full_duplex": True, "full_duplex_response": True}
@@ -40,6 +42,9 @@ class Exchange:
         self.chunks: list[bytes] = []
         self.ends: list[EndCause] = []
         self.ended = asyncio.Event()
+
+    def served(self, hostport: str) -> None:
+        pass
 
     def response_headers(self, status: int, *, event_stream: bool) -> None:
         self.status, self.event_stream = status, event_stream
@@ -102,9 +107,7 @@ def upstream(name: str) -> web.Application:
 
 
 class Fleet:
-    def __init__(
-        self, decider: Decider, picker: ExtProcServer, envoy: EnvoyProcess, http: aiohttp.ClientSession
-    ) -> None:
+    def __init__(self, decider: Decider, picker: Any, envoy: EnvoyProcess, http: aiohttp.ClientSession) -> None:
         self.decider, self.picker, self.envoy, self.http = decider, picker, envoy, http
         self.a, self.b = decider.targets
         self.dead = Endpoint(EndpointId("ns/dead"), "127.0.0.1", 1)
@@ -118,7 +121,7 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def running(workdir: Path, options: dict[str, Any]) -> AsyncIterator[Fleet]:
+async def running(transport: ModuleType, workdir: Path, options: dict[str, Any]) -> AsyncIterator[Fleet]:
     async with contextlib.AsyncExitStack() as stack:
         decider = Decider()
         for name in ("a", "b"):
@@ -127,7 +130,8 @@ async def running(workdir: Path, options: dict[str, Any]) -> AsyncIterator[Fleet
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             decider.targets += (Endpoint(EndpointId(f"ns/{name}"), "127.0.0.1", runner.addresses[0][1]),)
-        picker = ExtProcServer(decider, ServerOptions(port=0, limits=Limits(max_body_bytes=4 * MIB)))
+        limits = Limits(max_body_bytes=4 * MIB)
+        picker = transport.ExtProcServer(decider, transport.ServerOptions(port=0, limits=limits))
         await picker.start()
         stack.push_async_callback(picker.drain, 0)
         merged: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "admin_port": 0, "round_robin_port": 0}
@@ -138,16 +142,22 @@ async def running(workdir: Path, options: dict[str, Any]) -> AsyncIterator[Fleet
         yield Fleet(decider, picker, envoy, await stack.enter_async_context(aiohttp.ClientSession()))
 
 
-def play(workdir: Path, options: dict[str, Any], scene: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        async with running(workdir, options) as fleet:
-            await scene(fleet)
+@pytest.fixture(params=[server, grpcio_server], ids=["pointsman", "grpcio"])
+def play(tmp_path: Path, request: pytest.FixtureRequest) -> Play:
+    """Runs a scene, once on each transport."""
 
-    asyncio.run(main())
+    def run(options: dict[str, Any], scene: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
+        async def main() -> None:
+            async with running(request.param, tmp_path, options) as fleet:
+                await scene(fleet)
+
+        asyncio.run(main())
+
+    return run
 
 
 @modes
-def test_picks_steer(tmp_path: Path, mode: dict[str, Any]) -> None:
+def test_picks_steer(play: Play, mode: dict[str, Any]) -> None:
     async def scene(fleet: Fleet) -> None:
         for target in (fleet.a, fleet.b, fleet.b, fleet.a):
             fleet.decider.targets = (target,)
@@ -156,11 +166,11 @@ def test_picks_steer(tmp_path: Path, mode: dict[str, Any]) -> None:
             assert (seen[DESTINATION], seen["x-picked"]) == (target.hostport, "yes")
             assert await fleet.decider.exchanges[-1].cause() == "complete"
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
 @modes
-def test_bodies_of_all_sizes(tmp_path: Path, mode: dict[str, Any]) -> None:
+def test_bodies_of_all_sizes(play: Play, mode: dict[str, Any]) -> None:
     async def scene(fleet: Fleet) -> None:
         for size in (1, 61_999, 62_000, 62_001, 3 * MIB):
             assert (await fleet.post(b"x" * size))[1]["size"] == size
@@ -170,11 +180,11 @@ def test_bodies_of_all_sizes(tmp_path: Path, mode: dict[str, Any]) -> None:
         fleet.decider.body = b"changed"
         assert (await fleet.post(b"x" * 1000))[1]["body"] == "changed"
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
 @modes
-def test_slow_uploads(tmp_path: Path, mode: dict[str, Any]) -> None:
+def test_slow_uploads(play: Play, mode: dict[str, Any]) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"x" * 10
@@ -186,11 +196,11 @@ def test_slow_uploads(tmp_path: Path, mode: dict[str, Any]) -> None:
             seen = await response.json()
         assert (seen["name"], seen["size"]) == ("b", 30)
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
 @modes
-def test_refusals_arrive_as_sent(tmp_path: Path, mode: dict[str, Any]) -> None:
+def test_refusals_arrive_as_sent(play: Play, mode: dict[str, Any]) -> None:
     async def scene(fleet: Fleet) -> None:
         status, answer = await fleet.post(b"x" * (4 * MIB + 1))
         assert (status, answer["error"]["code"]) == (413, 413)
@@ -204,12 +214,12 @@ def test_refusals_arrive_as_sent(tmp_path: Path, mode: dict[str, Any]) -> None:
         status, answer = await fleet.post()
         assert (status, "secret" in str(answer)) == (500, False)
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
 @modes
 @pytest.mark.parametrize("observe", [False, True])
-def test_events_pass_and_are_seen_when_asked_for(tmp_path: Path, mode: dict[str, Any], observe: bool) -> None:
+def test_events_pass_and_are_seen_when_asked_for(play: Play, mode: dict[str, Any], observe: bool) -> None:
     async def scene(fleet: Fleet) -> None:
         fleet.decider.observe = observe
         async with fleet.http.post(fleet.url("/sse"), data=b"{}") as response:
@@ -221,11 +231,11 @@ def test_events_pass_and_are_seen_when_asked_for(tmp_path: Path, mode: dict[str,
         shown = mode == DUPLEX_BOTH or (observe and mode == LEAN)
         assert b"".join(exchange.chunks) == (text if shown else b"")
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
 @modes
-def test_clients_that_leave(tmp_path: Path, mode: dict[str, Any]) -> None:
+def test_clients_that_leave(play: Play, mode: dict[str, Any]) -> None:
     async def scene(fleet: Fleet) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3), fleet.http.post(fleet.url("/slow"), data=b"{}"):
@@ -240,11 +250,11 @@ def test_clients_that_leave(tmp_path: Path, mode: dict[str, Any]) -> None:
             shown = mode == DUPLEX_BOTH or (observe and mode == LEAN)
             assert await fleet.decider.exchanges[-1].cause() == ("client-abort" if shown else "complete")
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
 @modes
-def test_retries_take_the_next_of_the_list(tmp_path: Path, mode: dict[str, Any]) -> None:
+def test_retries_take_the_next_of_the_list(play: Play, mode: dict[str, Any]) -> None:
     async def scene(fleet: Fleet) -> None:
         fleet.envoy.write_endpoints([fleet.a, fleet.b, fleet.dead])
         await asyncio.sleep(0.3)
@@ -253,10 +263,10 @@ def test_retries_take_the_next_of_the_list(tmp_path: Path, mode: dict[str, Any])
             status, seen = await fleet.post()
             assert (status, seen["name"]) == (200, target.id[-1])
 
-    play(tmp_path, mode, scene)
+    play(mode, scene)
 
 
-def test_endpoint_file_takes_effect(tmp_path: Path) -> None:
+def test_endpoint_file_takes_effect(play: Play) -> None:
     async def scene(fleet: Fleet) -> None:
         fleet.decider.targets = (fleet.b,)
         for endpoints, expected in (([fleet.a, fleet.b], "b"), ([fleet.a], "a"), ([], None), ([fleet.b], "b")):
@@ -265,11 +275,11 @@ def test_endpoint_file_takes_effect(tmp_path: Path) -> None:
             status, seen = await fleet.post()
             assert (status, seen.get("name")) == (200 if endpoints else 503, expected)
 
-    play(tmp_path, LEAN, scene)
+    play(LEAN, scene)
 
 
 @pytest.mark.parametrize("fail_open", [True, False])
-def test_without_a_picker(tmp_path: Path, fail_open: bool) -> None:
+def test_without_a_picker(play: Play, fail_open: bool) -> None:
     async def scene(fleet: Fleet) -> None:
         assert (await fleet.post())[0] == 200
         await fleet.picker.drain(0)
@@ -279,10 +289,10 @@ def test_without_a_picker(tmp_path: Path, fail_open: bool) -> None:
             # round robin, whatever the client asks for
             assert {seen["name"] for _, seen in answers} == {"a", "b"}
 
-    play(tmp_path, {"fail_open": fail_open}, scene)
+    play({"fail_open": fail_open}, scene)
 
 
-def test_round_robin_bypass_and_graceful_stop(tmp_path: Path) -> None:
+def test_round_robin_bypass_and_graceful_stop(play: Play) -> None:
     async def scene(fleet: Fleet) -> None:
         names = set()
         for _ in range(4):
@@ -296,4 +306,4 @@ def test_round_robin_bypass_and_graceful_stop(tmp_path: Path) -> None:
         await stopping
         assert (fleet.envoy.running, await fleet.envoy.wait()) == (False, 0)
 
-    play(tmp_path, LEAN, scene)
+    play(LEAN, scene)

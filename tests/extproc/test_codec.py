@@ -33,12 +33,13 @@ events = st.one_of(
     request_headers(),
     st.builds(wire.RequestBody, st.binary(max_size=300), st.booleans()),
     st.just(wire.RequestTrailers()),
-    st.builds(wire.ResponseHeaders, headers, st.booleans()),
+    st.builds(wire.ResponseHeaders, headers, st.booleans(), st.just("") | hostports),
     st.builds(wire.ResponseBody, st.binary(max_size=300), st.booleans()),
     st.just(wire.ResponseTrailers()),
 )
 
 pairs = st.dictionaries(names, values, max_size=4).map(lambda found: tuple(found.items()))
+removed = st.lists(names, max_size=3).map(tuple)
 destinations = st.lists(hostports, min_size=1, max_size=3).map(",".join)
 phases = [
     "request_headers",
@@ -50,9 +51,10 @@ phases = [
 ]
 actions = st.one_of(
     st.builds(wire.Continue, st.sampled_from(phases)),
-    st.builds(wire.Continue, st.just("response_headers"), st.sampled_from(wire.BodyMode)),
-    st.builds(wire.Route, st.just("request_headers"), destinations, pairs),
-    st.builds(wire.Route, st.just("request_body"), destinations, pairs, st.none() | st.binary(max_size=300)),
+    st.builds(wire.Continue, st.just("response_headers"), st.none() | st.sampled_from(wire.BodyMode), pairs, removed),
+    st.builds(wire.Route, st.just("request_headers"), destinations, pairs, st.none(), removed),
+    st.builds(wire.Route, st.just("request_body"), destinations, pairs, st.none() | st.binary(max_size=300), removed),
+    st.builds(wire.Replace, st.binary(max_size=300)),
     st.builds(wire.Route, st.just("request_trailers"), destinations),
     st.builds(wire.Chunk, st.binary(max_size=300), st.booleans(), st.booleans()),
     st.builds(wire.Immediate, st.integers(200, 599), pairs, st.binary(max_size=300), st.text("abc_", max_size=9)),
@@ -160,3 +162,22 @@ def test_without_a_pick_the_clients_header_goes() -> None:
     message = pb.ProcessingResponse.FromString(encode_response(wire.Route("request_headers", "")))
     assert list(message.request_headers.response.header_mutation.remove_headers) == [wire.DESTINATION]
     assert not message.HasField("dynamic_metadata")
+
+
+def test_who_served() -> None:
+    message = pb.ProcessingRequest()
+    message.response_headers.headers.headers.add(key=":status", raw_value=b"200")
+
+    def served() -> str:
+        event = decode_request(message.SerializeToString())
+        assert isinstance(event, wire.ResponseHeaders)
+        return event.served
+
+    assert served() == ""
+    metadata = message.metadata_context.filter_metadata[wire.DESTINATION_NAMESPACE]
+    metadata.update({wire.DESTINATION: "10.0.0.1:8000"})
+    assert served() == ""
+    metadata.update({wire.SERVED_KEY: " 10.0.0.2:8000"})
+    assert served() == "10.0.0.2:8000"
+    metadata.update({wire.SERVED_KEY: 5})
+    assert served() == ""

@@ -1,4 +1,4 @@
-"""The reference transport against a real gRPC client on loopback."""
+"""Both transports, grpcio's and our own, against a real gRPC client on loopback: they must not differ."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -20,8 +21,9 @@ from pointsman.api.request import InferenceRequest, RequestHead
 from pointsman.api.result import EndCause, RoutingDecision
 from pointsman.errors import SaturatedError, StartupError
 from pointsman.extproc import ext_proc_pb2 as pb
+from pointsman.extproc import grpcio_server
+from pointsman.extproc import server as own_server
 from pointsman.extproc.codec import decode_response, encode_request
-from pointsman.extproc.grpcio_server import ExtProcServer, ServerOptions, serving
 from pointsman.extproc.stream import Limits
 from pointsman.extproc.wire import (
     Action,
@@ -48,6 +50,9 @@ class Exchange:
         self.ends: list[EndCause] = []
         self.ended = asyncio.Event()
 
+    def served(self, hostport: str) -> None:
+        pass
+
     def response_headers(self, status: int, *, event_stream: bool) -> None:
         pass
 
@@ -73,17 +78,22 @@ class Decider:
         return self.exchanges[-1]
 
 
-def head(mode: BodyMode = BodyMode.BUFFERED) -> RequestHeaders:
-    return RequestHeaders(RequestHead({":method": "POST", ":path": "/"}), False, mode, BodyMode.NONE)
+def head(mode: BodyMode = BodyMode.BUFFERED, answer: BodyMode = BodyMode.NONE) -> RequestHeaders:
+    return RequestHeaders(RequestHead({":method": "POST", ":path": "/"}), False, mode, answer)
 
 
 BIG = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
+@pytest.fixture(params=[own_server, grpcio_server], ids=["pointsman", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> ModuleType:
+    return request.param  # type: ignore[no-any-return]
+
+
 @contextlib.asynccontextmanager
-async def running(decider: Decider, **options: Any) -> AsyncIterator[tuple[ExtProcServer, Any]]:
-    server = ExtProcServer(decider, ServerOptions(port=0, **options))
-    async with serving(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=BIG) as channel:
+async def running(transport: ModuleType, decider: Decider, **options: Any) -> AsyncIterator[tuple[Any, Any]]:
+    server = transport.ExtProcServer(decider, transport.ServerOptions(port=0, **options))
+    async with transport.serving(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=BIG) as channel:
         yield server, channel
 
 
@@ -98,10 +108,10 @@ async def talk(channel: Any, events: Sequence[Event], answers: int) -> list[Acti
     return actions
 
 
-def test_one_request() -> None:
+def test_one_request(transport: ModuleType) -> None:
     async def main() -> None:
         decider = Decider()
-        async with running(decider) as (_, channel):
+        async with running(transport, decider) as (_, channel):
             events: list[Event] = [head(), RequestBody(b"{}", end_of_stream=True), ResponseHeaders({":status": "200"})]
             assert await talk(channel, events, 3) == [
                 Continue("request_headers"),
@@ -113,9 +123,9 @@ def test_one_request() -> None:
     asyncio.run(main())
 
 
-def test_large_messages_both_ways() -> None:
+def test_large_messages_both_ways(transport: ModuleType) -> None:
     async def main() -> None:
-        async with running(Decider()) as (_, channel):
+        async with running(transport, Decider()) as (_, channel):
             body = b"x" * 6_000_000
             mode = BodyMode.FULL_DUPLEX_STREAMED
             route, *chunks = await talk(channel, [head(mode), RequestBody(body, end_of_stream=True)], 98)
@@ -125,9 +135,9 @@ def test_large_messages_both_ways() -> None:
     asyncio.run(main())
 
 
-def test_refusal_ends_the_stream() -> None:
+def test_refusal_ends_the_stream(transport: ModuleType) -> None:
     async def main() -> None:
-        async with running(Decider(SaturatedError("full"))) as (_, channel):
+        async with running(transport, Decider(SaturatedError("full"))) as (_, channel):
             call = channel.stream_stream(PROCESS)()
             for event in (head(), RequestBody(b"{}", end_of_stream=True)):
                 await call.write(encode_request(event))
@@ -139,9 +149,9 @@ def test_refusal_ends_the_stream() -> None:
     asyncio.run(main())
 
 
-def test_limits_reach_the_streams() -> None:
+def test_limits_reach_the_streams(transport: ModuleType) -> None:
     async def main() -> None:
-        async with running(Decider(), limits=Limits(max_body_bytes=1)) as (_, channel):
+        async with running(transport, Decider(), limits=Limits(max_body_bytes=1)) as (_, channel):
             _, action = await talk(channel, [head(), RequestBody(b"{}", end_of_stream=True)], 2)
             assert isinstance(action, Immediate)
             assert action.status == 413
@@ -149,11 +159,11 @@ def test_limits_reach_the_streams() -> None:
     asyncio.run(main())
 
 
-def test_garbage_is_answered_and_reported() -> None:
+def test_garbage_is_answered_and_reported(transport: ModuleType) -> None:
     async def main() -> None:
         seen: list[Exception] = []
-        server = ExtProcServer(Decider(), ServerOptions(port=0), on_error=seen.append)
-        async with serving(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        server = transport.ExtProcServer(Decider(), transport.ServerOptions(port=0), on_error=seen.append)
+        async with transport.serving(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             call = channel.stream_stream(PROCESS)()
             await call.write(b"\xff\xff\xff")
             action = decode_response(await call.read())
@@ -163,10 +173,10 @@ def test_garbage_is_answered_and_reported() -> None:
     asyncio.run(main())
 
 
-def test_a_proxy_that_leaves_before_the_answer() -> None:
+def test_a_proxy_that_leaves_before_the_answer(transport: ModuleType) -> None:
     async def main() -> None:
         decider = Decider()
-        async with running(decider) as (_, channel):
+        async with running(transport, decider) as (_, channel):
             call = channel.stream_stream(PROCESS)()
             for event in (head(), RequestBody(b"{}", end_of_stream=True)):
                 await call.write(encode_request(event))
@@ -180,10 +190,10 @@ def test_a_proxy_that_leaves_before_the_answer() -> None:
     asyncio.run(main())
 
 
-def test_many_streams_at_once() -> None:
+def test_many_streams_at_once(transport: ModuleType) -> None:
     async def main() -> None:
         decider = Decider()
-        async with running(decider) as (_, channel):
+        async with running(transport, decider) as (_, channel):
             events: list[Event] = [head(), RequestBody(b"{}", end_of_stream=True), ResponseHeaders({":status": "200"})]
             await asyncio.gather(*(talk(channel, events, 3) for _ in range(100)))
         assert [exchange.ends for exchange in decider.exchanges] == [["complete"]] * 100
@@ -197,11 +207,13 @@ async def check(channel: Any, service: str) -> int:
     return int(pb.HealthCheckResponse.FromString(reply).status)
 
 
-def test_health() -> None:
+def test_health(transport: ModuleType) -> None:
     async def main() -> None:
         ready = [True]
-        server = ExtProcServer(Decider(), ServerOptions(port=0, health_port=0), ready=lambda: ready[0])
-        async with serving(server):
+        server = transport.ExtProcServer(
+            Decider(), transport.ServerOptions(port=0, health_port=0), ready=lambda: ready[0]
+        )
+        async with transport.serving(server):
             for port in (server.port, server.health_port):
                 async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                     for name in ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"):
@@ -218,11 +230,11 @@ def test_health() -> None:
     asyncio.run(main())
 
 
-def test_watch_tells_changes() -> None:
+def test_watch_tells_changes(transport: ModuleType) -> None:
     async def main() -> None:
         ready = [True]
-        server = ExtProcServer(Decider(), ServerOptions(port=0), ready=lambda: ready[0])
-        async with serving(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        server = transport.ExtProcServer(Decider(), transport.ServerOptions(port=0), ready=lambda: ready[0])
+        async with transport.serving(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             call = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
             assert pb.HealthCheckResponse.FromString(await call.read()).status == 1
             ready[0] = False
@@ -232,12 +244,12 @@ def test_watch_tells_changes() -> None:
     asyncio.run(main())
 
 
-def test_taken_port_is_said_clearly() -> None:
+def test_taken_port_is_said_clearly(transport: ModuleType) -> None:
     async def main(port: int) -> None:
         with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{port}.*choose another"):
-            await ExtProcServer(Decider(), ServerOptions(port=port)).start()
+            await transport.ExtProcServer(Decider(), transport.ServerOptions(port=port)).start()
         with pytest.raises(StartupError, match=rf"127\.0\.0\.1:{port}"):
-            await ExtProcServer(Decider(), ServerOptions(port=0, health_port=port)).start()
+            await transport.ExtProcServer(Decider(), transport.ServerOptions(port=0, health_port=port)).start()
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -245,10 +257,10 @@ def test_taken_port_is_said_clearly() -> None:
         asyncio.run(main(taken.getsockname()[1]))
 
 
-def test_drain_waits_then_cuts() -> None:
+def test_drain_waits_then_cuts(transport: ModuleType) -> None:
     async def main() -> None:
         decider = Decider()
-        async with running(decider) as (server, channel):
+        async with running(transport, decider) as (server, channel):
             calls = [channel.stream_stream(PROCESS)() for _ in range(2)]
             for call in calls:
                 for event in (head(), RequestBody(b"{}", end_of_stream=True), ResponseHeaders({":status": "200"})):
@@ -267,31 +279,20 @@ def test_drain_waits_then_cuts() -> None:
     asyncio.run(main())
 
 
-def test_tls(tmp_path: Path) -> None:
+def test_tls(transport: ModuleType, tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    make = [
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-    ]
+    make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    make += ["-addext", "subjectAltName=DNS:localhost"]
     command = [openssl, *make, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
 
     async def main(pair: tuple[bytes, bytes]) -> None:
-        server = ExtProcServer(Decider(), ServerOptions(port=0, health_port=0, tls=pair))
+        server = transport.ExtProcServer(Decider(), transport.ServerOptions(port=0, health_port=0, tls=pair))
         trust = grpc.ssl_channel_credentials(pair[1])
-        async with serving(server), grpc.aio.secure_channel(f"localhost:{server.port}", trust) as channel:
+        async with transport.serving(server), grpc.aio.secure_channel(f"localhost:{server.port}", trust) as channel:
             assert await talk(channel, [head()], 1) == [Continue("request_headers")]
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}") as plain:
                 assert await check(plain, "readiness") == 1

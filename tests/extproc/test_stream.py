@@ -21,7 +21,9 @@ from pointsman.errors import (
     SaturatedError,
     ShuttingDownError,
 )
-from pointsman.extproc.stream import CHUNK_BYTES, DROP_REASON, Limits, Stream, refusal
+from pointsman.extproc.bodies import CHUNK_BYTES
+from pointsman.extproc.refusals import DROP_REASON, refusal
+from pointsman.extproc.stream import Limits, Stream
 from pointsman.extproc.wire import (
     DESTINATION,
     Action,
@@ -51,6 +53,9 @@ class FakeExchange:
     def __init__(self, decision: RoutingDecision) -> None:
         self.decision = decision
 
+    def served(self, hostport: str) -> None:
+        pass
+
     def response_headers(self, status: int, *, event_stream: bool) -> None:
         pass
 
@@ -69,10 +74,12 @@ class FakeDecider:
         self.decision = RoutingDecision(request, (A, B), RECORD, headers or {}, body)
         self.error = error
         self.bodies: list[bytes] = []
+        self.heads: list[RequestHead] = []
 
     def decide(self, head: RequestHead, body: bytes, *, received: float) -> FakeExchange:
         assert received == 12.5
         self.bodies.append(body)
+        self.heads.append(head)
         if self.error is not None:
             raise self.error
         return FakeExchange(self.decision)
@@ -135,6 +142,11 @@ REQUESTS: dict[str, tuple[list[Event], list[list[Action]], bytes]] = {
     ),
     "GET, buffered": ([head(eos=True)], [[Route("request_headers", DEST)]], b""),
     "GET, full duplex": ([head(FDS, FDS, eos=True)], [[Route("request_headers", DEST)]], b""),
+    "STREAMED, trailers": (
+        [head(BodyMode.STREAMED), RequestBody(b"{"), RequestBody(b"}"), RequestTrailers()],
+        [[Route("request_headers", DEST)], [go_body], [go_body], [go_trailers]],
+        b"",
+    ),
     "mode NONE, body unseen": ([head(NONE)], [[Route("request_headers", DEST)]], b""),
     "full duplex, one message": (
         [head(FDS), RequestBody(b"{}", end_of_stream=True)],
@@ -264,18 +276,38 @@ def test_streamed_bodies_are_bounded_in_sum() -> None:
     assert result.status == 413
 
 
-def test_truncated_partial_body_is_refused() -> None:
-    _, [result] = play(stream_of(FakeDecider()), head(BodyMode.BUFFERED_PARTIAL), RequestBody(b"{"))
-    assert isinstance(result, Immediate)
-    assert result.status == 413
+@pytest.mark.parametrize(
+    ("events", "unseen"),
+    [
+        ([head(eos=True)], False),
+        ([head(BodyMode.STREAMED, eos=True)], False),
+        ([head(BodyMode.STREAMED)], True),
+        ([head(NONE)], True),
+        ([head(BodyMode.BUFFERED_PARTIAL), RequestBody(b"{")], True),
+        ([head(BodyMode.BUFFERED_PARTIAL), RequestBody(b"{}", end_of_stream=True)], False),
+    ],
+)
+def test_the_decider_knows_of_bodies_it_is_not_shown(events: list[Event], unseen: bool) -> None:
+    decider = FakeDecider()
+    stream = stream_of(decider)
+    assert isinstance(play(stream, *events)[-1][0], Route)
+    [seen] = decider.heads
+    assert seen.body_unseen == unseen
+    assert stream.feed(RequestBody(b"more", end_of_stream=True)) == [go_body]
 
 
-@pytest.mark.parametrize("mode", [BodyMode.STREAMED, BodyMode.GRPC])
-def test_racy_modes_are_refused_by_name(mode: BodyMode) -> None:
-    [[result]] = play(stream_of(FakeDecider()), head(mode))
+def test_mode_grpc_is_refused_by_name() -> None:
+    [[result]] = play(stream_of(FakeDecider()), head(BodyMode.GRPC))
     assert isinstance(result, Immediate)
     assert result.status == 500
-    assert mode.name.encode() in result.body
+    assert b"GRPC" in result.body
+
+
+@pytest.mark.parametrize("mode", [NONE, BUFFERED, FDS, BodyMode.STREAMED])
+def test_a_get_can_be_refused_at_its_head(mode: BodyMode) -> None:
+    [[result]] = play(stream_of(FakeDecider(error=AdmissionDeniedError("later"))), head(mode, eos=True))
+    assert isinstance(result, Immediate)
+    assert result.status == 429
 
 
 def test_disorder_gets_legal_answers() -> None:

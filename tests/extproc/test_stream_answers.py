@@ -11,13 +11,15 @@ import pytest
 from pointsman.api.endpoint import Endpoint, EndpointId
 from pointsman.api.request import InferenceRequest, RequestHead
 from pointsman.api.result import EndCause, RoutingDecision
-from pointsman.extproc.stream import CHUNK_BYTES, Limits, Stream
+from pointsman.extproc.bodies import CHUNK_BYTES
+from pointsman.extproc.stream import Limits, Stream
 from pointsman.extproc.wire import (
     Action,
     BodyMode,
     Chunk,
     Continue,
     Event,
+    Replace,
     RequestBody,
     RequestHeaders,
     ResponseBody,
@@ -39,6 +41,9 @@ class FakeExchange:
     def __init__(self, decision: RoutingDecision, observe: bool) -> None:
         self.decision, self.observe_body = decision, observe
         self.calls: list[tuple[object, ...]] = []
+
+    def served(self, hostport: str) -> None:
+        self.calls.append(("served", hostport))
 
     def response_headers(self, status: int, *, event_stream: bool) -> None:
         self.calls.append(("headers", status, event_stream))
@@ -209,3 +214,97 @@ def test_failure_amid_the_answer_ends_the_stream_silently() -> None:
     assert stream.fail(ValueError("garbage")) == []
     assert stream.done
     assert decider.calls[-1] == ("end", "error")
+
+
+# ---- who served, headers on the answer
+
+
+def test_who_served_is_told_before_the_head() -> None:
+    decider = FakeDecider()
+    stream = routed(decider)
+    stream.feed(ResponseHeaders({":status": "200"}, served="10.0.0.2:8000"))
+    assert decider.calls == [("served", "10.0.0.2:8000"), ("headers", 200, False)]
+
+
+def test_headers_that_the_decision_asks_for() -> None:
+    decider = FakeDecider()
+    decider.decision = msgspec.structs.replace(decider.decision, answer_headers=lambda served: {"x-served": served})
+    told = ResponseHeaders({":status": "200"}, served="10.0.0.2:8000")
+    expected = Continue("response_headers", None, (("x-served", "10.0.0.2:8000"),))
+    assert routed(decider).feed(told) == [expected]
+    assert routed(decider).feed(msgspec.structs.replace(told, end_of_stream=True)) == [expected]
+
+
+def test_headers_that_fail_do_not_hurt_the_answer() -> None:
+    seen: list[Exception] = []
+    decider = FakeDecider()
+    decider.decision = msgspec.structs.replace(decider.decision, answer_headers=lambda served: {"x": str(1 / 0)})
+    stream = stream_of(decider, on_error=seen.append)
+    play(stream, head(), RequestBody(b"{}", end_of_stream=True))
+    assert stream.feed(answer()) == [Continue("response_headers")]
+    assert len(seen) == 1
+
+
+# ---- the model's name
+
+STREAMED = BodyMode.STREAMED
+SERVED_BODY, ASKED_BODY = b'{"id":1,"model":"target","x":2}', b'{"id":1,"model":"asked","x":2}'
+LENGTH = {":status": "200", "content-type": "application/json", "content-length": "31"}
+
+
+def renaming(*, observe: bool = False) -> FakeDecider:
+    decider = FakeDecider(observe=observe)
+    request = InferenceRequest(id="r", model="asked", target_model="target")
+    decider.decision = msgspec.structs.replace(decider.decision, request=request)
+    return decider
+
+
+@pytest.mark.parametrize("mode", [BUFFERED, BodyMode.BUFFERED_PARTIAL, STREAMED])
+def test_the_clients_name_comes_back(mode: BodyMode) -> None:
+    stream = routed(renaming(), response=mode)
+    assert stream.feed(ResponseHeaders(LENGTH)) == [Continue("response_headers", None, (), ("content-length",))]
+    assert stream.feed(ResponseBody(SERVED_BODY, end_of_stream=True)) == [Replace(ASKED_BODY)]
+
+
+@pytest.mark.parametrize("mode", [STREAMED, FDS])
+def test_the_clients_name_comes_back_in_pieces(mode: BodyMode) -> None:
+    for cut in range(len(SERVED_BODY) + 1):
+        stream = routed(renaming(), mode if mode == FDS else BUFFERED, mode)
+        out = b""
+        events = [ResponseBody(SERVED_BODY[:cut]), ResponseBody(SERVED_BODY[cut:]), ResponseBody(b"", True)]
+        for event, replies in zip(events, play(stream, ResponseHeaders(LENGTH), *events)[1:], strict=True):
+            assert mode == FDS or len(replies) == 1
+            for reply in replies:
+                out += event.data if isinstance(reply, Continue) else reply.data  # type: ignore[union-attr]
+        assert out == ASKED_BODY
+        if mode == FDS:
+            assert isinstance(reply, Chunk)
+            assert reply.end_of_stream
+
+
+def test_what_is_held_back_goes_out_before_the_trailers() -> None:
+    stream = routed(renaming(), FDS, FDS)
+    play(stream, ResponseHeaders(LENGTH), ResponseBody(b'x"mod'))
+    assert stream.feed(ResponseTrailers()) == [
+        Chunk(b'"mod', end_of_stream=False, response=True),
+        Continue("response_trailers"),
+    ]
+
+
+@pytest.mark.parametrize("observe", [True, False])
+@pytest.mark.parametrize("status", ["200", "404"])
+def test_lean_mode_asks_for_the_body_of_a_renamed_model(observe: bool, status: str) -> None:
+    stream = routed(renaming(observe=observe))
+    told = ResponseHeaders(LENGTH | {":status": status})
+    assert stream.feed(told) == [Continue("response_headers", STREAMED, (), ("content-length",))]
+    assert stream.feed(ResponseBody(SERVED_BODY, end_of_stream=True)) == [Replace(ASKED_BODY)]
+
+
+def test_the_servers_name_stays_where_the_body_is_not_to_be_had() -> None:
+    go = [Continue("response_headers")]
+    assert routed(renaming(), allow_mode_override=False).feed(ResponseHeaders(LENGTH)) == go
+    assert routed(renaming(), FDS, NONE).feed(ResponseHeaders(LENGTH)) == go
+    compressed = LENGTH | {"content-encoding": "gzip"}
+    stream = routed(renaming(), response=STREAMED)
+    assert stream.feed(ResponseHeaders(compressed)) == go
+    assert stream.feed(ResponseBody(SERVED_BODY)) == [Continue("response_body")]

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.kvcache.blocks import block_keys, chain_seed, pack_token_ids
+from pointsman.kvcache.blocks import (
+    block_keys,
+    chain_seed,
+    credited_blocks,
+    matched_tokens,
+    pack_token_ids,
+    token_block_keys,
+)
 
 
 def test_only_full_blocks_count() -> None:
@@ -48,3 +57,31 @@ def test_packed_token_ids() -> None:
     assert pack_token_ids([1, 258]) == b"\x01\x00\x00\x00\x02\x01\x00\x00"
     with pytest.raises(OverflowError):
         pack_token_ids([2**32])
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=60), st.integers(1, 9))
+def test_keys_of_tokens_are_those_of_their_packed_bytes(tokens: list[int], block: int) -> None:
+    keys = token_block_keys(tokens, block, 7)
+    assert keys == block_keys(pack_token_ids(tokens), 4 * block, 7)
+    assert keys == token_block_keys(array("I", tokens), block, 7) == token_block_keys(tuple(tokens), block, 7)
+    cut = len(keys) // 2
+    if cut:
+        assert keys[cut:] == token_block_keys(tokens[cut * block :], block, keys[cut - 1]), "a chain goes on anywhere"
+
+
+def test_keys_of_tokens_are_stable() -> None:
+    assert token_block_keys([1, 2, 3, 4], 2, chain_seed("m", "")) == [0x49A5C6EBACFD1D66, 0xD9B2D5D48F4F9540]
+
+
+def test_tokens_out_of_range_are_refused() -> None:
+    for tokens in ([-1], [2**32]):
+        with pytest.raises(OverflowError):
+            token_block_keys(tokens, 1, 0)
+
+
+def test_partial_credit_is_never_more_than_held() -> None:
+    assert matched_tokens(3, 16, 100) == 48
+    assert matched_tokens(3, 16, 40) == 40
+    assert credited_blocks(3, 16, 64) == 0
+    assert credited_blocks(9, 16, 64) == 2
+    assert credited_blocks(2, 64, 16) == 8

@@ -8,7 +8,7 @@ import pytest
 from pointsman.framework.plugin import Params
 from pointsman.framework.registry import installed_plugins
 
-FILTERS = ["memory-pressure", "model-compatibility", "queue-depth"]
+FILTERS = ["header-based-testing-filter", "memory-pressure", "model-compatibility", "queue-depth"]
 SCORERS = [
     "active-request-scorer",
     "kv-cache-utilization-scorer",
@@ -24,9 +24,10 @@ SCORERS = [
 ]
 COSTS = ["decode-interference-cost", "kv-pressure-cost", "reserved-work-cost", "uncached-prefill-cost"]
 PICKERS = ["max-score-picker", "random-picker", "round-robin-picker", "top-k", "weighted-random-picker"]
-PRODUCERS = ["approx-prefix-cache-producer", "inflight-load-producer"]
+PRODUCERS = ["approx-prefix-cache-producer", "inflight-load-producer", "token-producer", "tokenizer"]
 HANDLERS = ["single-profile-handler"]
-GOLDEN = sorted(FILTERS + SCORERS + COSTS + PICKERS + PRODUCERS + HANDLERS)
+ANSWER_HEADERS = ["destination-endpoint-served-verifier"]
+GOLDEN = sorted(FILTERS + SCORERS + COSTS + PICKERS + PRODUCERS + HANDLERS + ANSWER_HEADERS)
 
 REGISTRY = installed_plugins()
 

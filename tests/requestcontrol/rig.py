@@ -17,6 +17,7 @@ from pointsman.api.request import RequestHead
 from pointsman.app.plans import build_plan
 from pointsman.clock import ManualClock
 from pointsman.framework.plugin import Handle
+from pointsman.framework.watchdog import Watchdog
 from pointsman.latency.model import DEFAULT_PROFILE, LATENCY_PROFILES
 from pointsman.observability.metrics import Metrics
 from pointsman.requestcontrol.director import Director
@@ -29,7 +30,12 @@ CHAT = "/v1/chat/completions"
 class Rig:
     """Endpoints may be replaced at any time; ``ends`` is what the director reported of ended requests."""
 
-    def __init__(self, config: str | Path = "default", endpoints: Sequence[Endpoint] | None = None) -> None:
+    def __init__(
+        self,
+        config: str | Path = "default",
+        endpoints: Sequence[Endpoint] | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
         self.endpoints = tuple(make_endpoints(8) if endpoints is None else endpoints)
         self.clock = ManualClock(100.0)
         self.ledger = Ledger(self.clock)
@@ -37,7 +43,7 @@ class Rig:
         self.ends: list[tuple[str, int | None]] = []
         self.cost = LATENCY_PROFILES[DEFAULT_PROFILE]
         self.handle = Handle(clock=self.clock, rng=Random(1), inflight=self.ledger, cost=self.cost)
-        self.plan = build_plan(str(config), self.handle, self.metrics)
+        self.plan = build_plan(str(config), self.handle, self.metrics, watchdog=watchdog)
         self.director = Director(
             self.plan, self, self.ledger, self.cost, self.clock, Random(2), self.metrics, self._ended
         )

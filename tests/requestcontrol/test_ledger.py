@@ -205,6 +205,42 @@ def test_last_picked_tells_who_was_picked_longest_ago(ledger: Ledger) -> None:
     assert ledger.load(EndpointId("default/never")).last_picked == 0
 
 
+def test_a_moved_reservation_counts_where_it_was_served(ledger: Ledger, clock: ManualClock) -> None:
+    first, moved = reserve(ledger), reserve(ledger, tokens=5)
+    there = reserve(ledger, pod=OTHER)
+    clock.advance(0.5)
+    ledger.move(moved, OTHER)
+    assert ledger.load(POD) == InflightLoad(
+        requests=1, tokens=10, prefill_ms=500.0, decoding=0, context_tokens=30, last_picked=2
+    )
+    assert ledger.load(OTHER) == InflightLoad(
+        requests=2, tokens=15, prefill_ms=1500.0, decoding=0, context_tokens=45, last_picked=3
+    )
+    ledger.move(moved, OTHER)
+    assert ledger.totals() == (3, 25)
+    for reservation in (first, moved, there, moved):
+        ledger.release(reservation)
+    assert ledger.totals() == (0, 0)
+
+
+def test_a_moved_reservation_that_is_prefilled_stays_so(ledger: Ledger) -> None:
+    moved = reserve(ledger)
+    ledger.first_token(moved)
+    ledger.move(moved, OTHER)
+    assert ledger.load(POD).requests == 0
+    assert ledger.load(OTHER) == InflightLoad(requests=1, decoding=1, context_tokens=30)
+    ledger.first_token(moved)
+    ledger.release(moved)
+    assert ledger.totals() == (0, 0)
+
+
+def test_a_released_reservation_does_not_move(ledger: Ledger) -> None:
+    gone = reserve(ledger)
+    ledger.release(gone)
+    ledger.move(gone, OTHER)
+    assert ledger.load(OTHER) is NO_LOAD
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Any life of a ledger, beside a model that only remembers which reservations are open where."""
 
@@ -237,6 +273,18 @@ class LedgerMachine(RuleBasedStateMachine):
         reservation, pod = data.draw(st.sampled_from(self.made))
         self.ledger.release(reservation)
         self.open[pod] = [other for other in self.open[pod] if other is not reservation]
+
+    @precondition(lambda self: self.made)
+    @rule(data=st.data(), to=st.sampled_from([EndpointId(f"default/pod-{i}") for i in range(3)]))
+    def move(self, data: st.DataObject, to: EndpointId) -> None:
+        reservation, pod = data.draw(st.sampled_from(self.made))
+        lane = reservation.lane
+        self.ledger.move(reservation, to)
+        if reservation.released or reservation.lane is lane:
+            return
+        self.open[pod] = [other for other in self.open[pod] if other is not reservation]
+        self.open[to].append(reservation)
+        self.made = [(made, to if made is reservation else where) for made, where in self.made]
 
     @rule(pod=st.sampled_from([EndpointId(f"default/pod-{i}") for i in range(3)]))
     def forget(self, pod: EndpointId) -> None:

@@ -85,7 +85,8 @@ class EndpointPickerConfig(_Strict, frozen=True):
     Fields beyond llm-d's: ``pluginPaths`` (Python files with your own plugins, relative to the configuration file),
     ``fallback`` (what happens when the filters leave no endpoint), ``latencyProfile`` (engine coefficients behind every
     estimate in milliseconds), ``observeShare`` (share of responses looked at for first token and usage),
-    ``pickBudget`` (milliseconds after which scorers still to come are left out).
+    ``pickBudget`` (milliseconds after which scorers still to come are left out, and a plugin that is still busy is cut
+    off).
     """
 
     api_version: str = "llm-d.ai/v1alpha1"
@@ -103,7 +104,7 @@ class EndpointPickerConfig(_Strict, frozen=True):
     fallback: FallbackMode = "round-robin"
     latency_profile: Name = "qwen3-32b-2xh100"
     observe_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
-    pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 100.0
+    pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 150.0
 
 
 class SelectionConfig(_Strict, frozen=True):
@@ -124,4 +125,4 @@ class ShortConfig(_Strict, frozen=True):
     fallback: FallbackMode = "round-robin"
     latency_profile: Name = "qwen3-32b-2xh100"
     observe_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
-    pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 100.0
+    pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 150.0

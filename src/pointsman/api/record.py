@@ -51,6 +51,8 @@ class DecisionRecord(msgspec.Struct, kw_only=True):
     total_ms: float | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    served: str | None = None
+    """Who really answered (``ip:port``) when the proxy told."""
     clock: float = 0.0
     """The picker's clock at the decision, seconds."""
     result: SchedulingResult | None = None

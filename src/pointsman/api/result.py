@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -76,13 +76,31 @@ class SchedulingResult(msgspec.Struct, frozen=True):
 
 
 class RoutingDecision(msgspec.Struct, frozen=True):
-    """What goes back to the proxy. ``body`` is None when the client's bytes go on unchanged."""
+    """What goes back to the proxy.
+
+    Attributes:
+        request: as it was understood; when ``target_model`` is not ``model``, answers get the client's name back.
+        endpoints: chosen endpoint first, then fallbacks for the proxy's retries.
+        record: why.
+        headers: to set on the request.
+        body: in place of the client's; None when its bytes go on unchanged.
+        remove_headers: headers of the client's that must not go on.
+        answer_headers: asked, with the ``ip:port`` that served (``""`` when unknown), for headers to set on the answer;
+            None when there are none.
+    """
 
     request: InferenceRequest
     endpoints: tuple[Endpoint, ...]
     record: DecisionRecord
     headers: Mapping[str, str] = {}
     body: bytes | None = None
+    remove_headers: tuple[str, ...] = ()
+    answer_headers: Callable[[str], Mapping[str, str]] | None = None
+
+    @property
+    def renamed(self) -> bool:
+        """Whether the model server knows the model by another name than the client."""
+        return self.request.target_model not in ("", self.request.model)
 
     @property
     def destination(self) -> str:

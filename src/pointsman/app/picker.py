@@ -12,18 +12,19 @@ from typing import Any
 import msgspec
 
 from pointsman.api.endpoint import Endpoint
+from pointsman.app import alarm
 from pointsman.app.discovery import Discovery, EndpointOptions
 from pointsman.app.plans import PlanKeeper, build_plan
+from pointsman.app.transports import TransportOptions, make_server
 from pointsman.clock import Clock, ScaledClock, SystemClock
 from pointsman.console.server import ConsoleServer, ConsoleSources
 from pointsman.datalayer.datastore import Changes, Datastore, EndpointSpec
 from pointsman.datalayer.scraper import Scraper
 from pointsman.errors import ConfigError
-from pointsman.extproc.grpcio_server import ExtProcServer, ServerOptions
-from pointsman.extproc.stream import Limits
 from pointsman.framework.file_watch import FileChange, FileWatcher
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import Handle
+from pointsman.framework.watchdog import Watchdog
 from pointsman.latency.model import LATENCY_PROFILES
 from pointsman.observability.logging import logger
 from pointsman.observability.metrics import Metrics
@@ -39,12 +40,9 @@ class PickerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     endpoints: EndpointOptions
     config: str = "default"
-    host: str = "127.0.0.1"
-    port: int = 9002
-    health_port: int | None = None
+    transport: TransportOptions = TransportOptions()
     admin_host: str = "127.0.0.1"
     admin_port: int = 9090
-    max_body_bytes: int = 32 * 1024 * 1024
     scrape_period: float = 0.2
     drain: float = 30.0
     time_scale: float = 1.0
@@ -69,24 +67,15 @@ class Picker:
         profile = build_plan(options.config, _probe_handle(self.clock, self.ledger)).config.latency_profile
         cost = LATENCY_PROFILES[profile]
         self.handle = Handle(clock=self.clock, rng=rng, inflight=self.ledger, cost=cost)
-        self.plans = PlanKeeper(options.config, self.handle, self.metrics, self._use_plan)
+        self.watchdog = Watchdog()
+        self.plans = PlanKeeper(options.config, self.handle, self.metrics, self._use_plan, self.watchdog)
         self.scraper = Scraper(self.datastore, self.clock, self.metrics, period=options.scrape_period)
         self.director = Director(
             self.plans.plan, self.datastore, self.ledger, cost, self.clock, rng, self.metrics, self._request_ended
         )
         self.datastore.on_removed(self.director.endpoint_removed)
         self.datastore.on_changed(self._endpoints_changed)
-        self.server = ExtProcServer(
-            self.director,
-            ServerOptions(
-                host=options.host,
-                port=options.port,
-                health_port=options.health_port,
-                max_message_bytes=options.max_body_bytes + 1024 * 1024,
-                limits=Limits(max_body_bytes=options.max_body_bytes),
-            ),
-            on_error=self._stream_failed,
-        )
+        self.server = make_server(self.director, options.transport, self._ready, self._stream_failed)
         self.console = ConsoleServer(self._sources(), options.admin_host, options.admin_port)
         self._discovery = Discovery(options.endpoints, self._use_endpoints, self._refuse_endpoints)
         self._watcher: FileWatcher | None = None
@@ -107,6 +96,7 @@ class Picker:
             raise
         for note in self.plans.plan.notes:
             self._log.warning("configuration", note=note)
+        alarm.install(self.watchdog)
         gc.collect()
         gc.freeze()  # what is built now lives as long as the process: keep the collector off it
 
@@ -131,7 +121,8 @@ class Picker:
         """Serve until ``stopped`` is set, then drain and end."""
         self._log.info(
             "serving",
-            ext_proc=f"{self.options.host}:{self.server.port}",
+            ext_proc=f"{self.options.transport.host}:{self.server.port}",
+            transport=self.options.transport.transport,
             admin=f"http://{self.options.admin_host}:{self.admin_port}",
             config=self.plans.plan.source,
             endpoints=len(self.datastore.all()),
@@ -185,12 +176,16 @@ class Picker:
 
         return ConsoleSources(
             metrics=self._render_metrics,
-            ready=lambda: self.server.serving and bool(self.datastore.snapshot()),
+            ready=lambda: self.server.serving and self._ready(),
             pods=self._pods,
             config=self._effective,
             decisions=lambda count: [record.view() for record in records.last(count)],
             decision=decision,
         )
+
+    def _ready(self) -> bool:
+        """Whether there is anything to choose among."""
+        return bool(self.datastore.snapshot())
 
     def _effective(self) -> dict[str, Any]:
         return self.director.plan.effective()

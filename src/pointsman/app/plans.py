@@ -16,38 +16,54 @@ from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import Handle
 from pointsman.framework.registry import installed_plugins
+from pointsman.framework.watchdog import Watchdog
 from pointsman.latency.model import LATENCY_PROFILES
 
 
-def build_plan(name: str, handle: Handle, observer: Observer | None = None, previous: Plan | None = None) -> Plan:
+def build_plan(
+    name: str,
+    handle: Handle,
+    observer: Observer | None = None,
+    previous: Plan | None = None,
+    watchdog: Watchdog | None = None,
+) -> Plan:
     """Load and build a preset or a file.
 
     Raises:
         ConfigError: if it cannot be used.
     """
     loaded = load_config(*read_source(name))
-    return _build(loaded, handle, observer or Observer(), previous)
+    return _build(loaded, handle, observer or Observer(), previous, watchdog)
 
 
-def _build(loaded: LoadedConfig, handle: Handle, observer: Observer, previous: Plan | None) -> Plan:
+def _build(
+    loaded: LoadedConfig, handle: Handle, observer: Observer, previous: Plan | None, watchdog: Watchdog | None
+) -> Plan:
     profile = loaded.config.latency_profile
     if profile not in LATENCY_PROFILES:
         hint = f"one of {', '.join(sorted(LATENCY_PROFILES))}"
         error = ConfigError(f"unknown latency profile {profile!r}", hint=hint)
         raise loaded.error(error, (*loaded.root, "latencyProfile"))
-    return Builder(loaded, installed_plugins(), handle, observer, previous).build()
+    return Builder(loaded, installed_plugins(), handle, observer, previous, watchdog).build()
 
 
 class PlanKeeper:
     """Rebuilds the plan when asked and hands it on when it is good."""
 
-    def __init__(self, name: str, handle: Handle, observer: Observer, use: Callable[[Plan], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: Handle,
+        observer: Observer,
+        use: Callable[[Plan], None],
+        watchdog: Watchdog | None = None,
+    ) -> None:
         self._name = name
         self._handle = handle
         self._observer = observer
         self._use = use
         self._wanted: list[Path] = []
-        self.plan = build_plan(name, handle, observer)
+        self.plan = build_plan(name, handle, observer, watchdog=watchdog)
         self.error: ConfigError | None = None
         """Why the newest version of the file was refused; None when it is in force."""
 
@@ -65,7 +81,7 @@ class PlanKeeper:
             loaded = load_config(*read_source(self._name))
             base = Path(loaded.source).parent
             self._wanted = [base / name for name in loaded.config.plugin_paths]
-            plan = _build(loaded, self._handle, self._observer, self.plan)
+            plan = _build(loaded, self._handle, self._observer, self.plan, self.plan.watchdog)
         except ConfigError as error:
             self.error = error
             self._observer.config_loaded(ok=False)

@@ -18,6 +18,7 @@ import msgspec
 from pointsman.api.endpoint import Endpoint
 from pointsman.app.discovery import Discovery, EndpointOptions
 from pointsman.app.processes import PointsmanChild
+from pointsman.app.transports import Transport
 from pointsman.datalayer.datastore import EndpointSpec
 from pointsman.envoy.bootstrap import BootstrapOptions
 from pointsman.envoy.process import EnvoyProcess
@@ -36,6 +37,7 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8081
     round_robin_port: int | None = None
     picker_port: int = 0
+    transport: Transport = "native"
     admin_port: int = 9090
     envoy_admin_port: int = 0
     envoy_path: str | None = None
@@ -83,7 +85,8 @@ class Up:
     def _picker_arguments(self) -> list[str]:
         options = self.options
         arguments = ["epp", *options.endpoints.flags(), "--config", options.config]
-        arguments += ["--port", str(options.picker_port), "--admin-port", str(options.admin_port)]
+        arguments += ["--transport", options.transport, "--port", str(options.picker_port)]
+        arguments += ["--admin-port", str(options.admin_port)]
         arguments += ["--ready-file", str(self._ready), "--max-body-bytes", str(options.max_body_bytes)]
         arguments += ["--scrape-period", str(options.scrape_period), "--drain", str(options.drain)]
         arguments += ["--time-scale", str(options.time_scale), "--log-level", options.log_level]

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from pointsman.app.picker import Picker, PickerOptions, write_port_file
 from pointsman.app.processes import stop_signals
+from pointsman.app.transports import Transport, TransportOptions
 from pointsman.cli.common import ConfigFlag, EndpointFlag, EndpointsFile, LogLevel, endpoint_options, run_async
 from pointsman.observability.logging import setup
 
@@ -21,6 +22,10 @@ def epp(
     host: str = "127.0.0.1",
     port: int = 9002,
     health_port: int | None = None,
+    transport: Transport = "native",
+    unix_path: str | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     admin_host: str = "127.0.0.1",
     admin_port: int = 9090,
     max_body_bytes: int = 32 * 1024 * 1024,
@@ -48,6 +53,14 @@ def epp(
         Port of the ext-proc and gRPC health services; 0 chooses one.
     health_port
         A further port with the gRPC health service only.
+    transport
+        How ext-proc is served: native is our own HTTP/2 server, grpcio the reference.
+    unix_path
+        Listen on this Unix socket, too.
+    tls_cert
+        Certificate chain in PEM; with --tls-key, ext-proc is served over TLS. Changed files are read again.
+    tls_key
+        Private key in PEM.
     admin_host
         Address of the admin pages. They show no prompt text, but keep them off public networks.
     admin_port
@@ -67,12 +80,18 @@ def epp(
     options = PickerOptions(
         endpoints=endpoint_options(endpoint, endpoints_file),
         config=config,
-        host=host,
-        port=port,
-        health_port=health_port,
+        transport=TransportOptions(
+            transport=transport,
+            host=host,
+            port=port,
+            health_port=health_port,
+            unix_path=unix_path,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            max_body_bytes=max_body_bytes,
+        ),
         admin_host=admin_host,
         admin_port=admin_port,
-        max_body_bytes=max_body_bytes,
         scrape_period=scrape_period,
         drain=drain,
         records=records,

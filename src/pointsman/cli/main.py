@@ -12,9 +12,11 @@ from pointsman.cli.config import config_app
 from pointsman.cli.demo import demo
 from pointsman.cli.envoy_config import envoy_config
 from pointsman.cli.epp import epp
+from pointsman.cli.index import index_app
 from pointsman.cli.plugins import plugins
 from pointsman.cli.sim import sim
 from pointsman.cli.up import up
+from pointsman.cli.version import version
 from pointsman.errors import PointsmanError
 
 app = App(
@@ -30,7 +32,9 @@ app.command(epp)
 app.command(envoy_config, name="envoy-config")
 app.command(sim)
 app.command(config_app)
+app.command(index_app)
 app.command(plugins)
+app.command(version)
 
 
 def run() -> None:

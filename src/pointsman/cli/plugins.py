@@ -16,6 +16,7 @@ from rich.table import Table
 from pointsman.cli.common import print_json
 from pointsman.framework.plugin import (
     Admitter,
+    AnswerHeaders,
     CostScorer,
     DataProducer,
     Filter,
@@ -34,6 +35,7 @@ KINDS: tuple[tuple[str, type[Any]], ...] = (
     ("profile handler", ProfileHandler),
     ("producer", DataProducer),
     ("admitter", Admitter),
+    ("answer header", AnswerHeaders),
 )
 
 

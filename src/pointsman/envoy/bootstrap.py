@@ -15,6 +15,7 @@ from pointsman.api.endpoint import Endpoint
 from pointsman.errors import ConfigError
 
 DESTINATION = "x-gateway-destination-endpoint"
+SERVED = "x-gateway-destination-endpoint-served"
 POOL = "pool"
 """Name of the listener, cluster and endpoint resource of the model servers."""
 
@@ -250,6 +251,8 @@ def _override_host() -> dict[str, Any]:
         "load_balancing_policies.override_host",
         f"{_LB}.override_host.v3.OverrideHost",
         override_host_sources=[source],
+        # tells the picker who really served, after a retry or a fallback
+        selected_host_key={"key": "envoy.lb", "path": [{"key": SERVED}]},
         fallback_policy={"policies": [_round_robin()]},
     )
     return {"typed_extension_config": policy}

@@ -33,7 +33,7 @@ def decode_request(data: bytes) -> wire.Event:
             return wire.RequestTrailers()
         case "response_headers":
             part = message.response_headers
-            return wire.ResponseHeaders(_header_dict(part.headers.headers), part.end_of_stream)
+            return wire.ResponseHeaders(_header_dict(part.headers.headers), part.end_of_stream, _served(message))
         case "response_body":
             return wire.ResponseBody(message.response_body.body, message.response_body.end_of_stream)
         case "response_trailers":
@@ -48,6 +48,9 @@ def encode_response(action: wire.Action) -> bytes:
             return _continue(action)
         case wire.Route():
             message = _route(action)
+        case wire.Replace():
+            message = pb.ProcessingResponse()
+            message.response_body.response.body_mutation.body = action.data
         case wire.Chunk():
             message = pb.ProcessingResponse()
             part = message.response_body if action.response else message.request_body
@@ -120,6 +123,15 @@ def _subset(filter_metadata: Mapping[str, Struct]) -> tuple[str, ...] | None:
     return tuple(entry for entry in map(str.strip, entries) if entry)
 
 
+def _served(message: pb.ProcessingRequest) -> str:
+    filter_metadata = message.metadata_context.filter_metadata
+    # looking a missing key up in a map of messages would add it
+    if wire.DESTINATION_NAMESPACE not in filter_metadata:
+        return ""
+    fields = filter_metadata[wire.DESTINATION_NAMESPACE].fields
+    return fields[wire.SERVED_KEY].string_value.strip() if wire.SERVED_KEY in fields else ""
+
+
 @lru_cache(maxsize=64)
 def _continue(action: wire.Continue) -> bytes:
     message = pb.ProcessingResponse()
@@ -127,6 +139,10 @@ def _continue(action: wire.Continue) -> bytes:
     if action.response_body_mode is not None:
         message.mode_override.response_header_mode = pb.ProcessingMode.SEND
         message.mode_override.response_body_mode = _enum(action.response_body_mode)
+    if action.phase == "response_headers" and (action.set_headers or action.remove_headers):
+        mutation = message.response_headers.response.header_mutation
+        _set_headers(mutation, action.set_headers)
+        mutation.remove_headers.extend(action.remove_headers)
     data: bytes = message.SerializeToString()
     return data
 
@@ -152,6 +168,7 @@ def _route(action: wire.Route) -> pb.ProcessingResponse:
     else:
         common.header_mutation.remove_headers.append(wire.DESTINATION)
     _set_headers(common.header_mutation, action.set_headers)
+    common.header_mutation.remove_headers.extend(action.remove_headers)
     if action.body is not None:
         common.body_mutation.body = action.body
     return message
@@ -181,6 +198,9 @@ def encode_request(event: wire.Event) -> bytes:
                 message.protocol_config.response_body_mode = _enum(event.response_body_mode)
         case wire.ResponseHeaders():
             _fill_headers(message.response_headers, event.headers, event.end_of_stream)
+            if event.served:
+                fields = message.metadata_context.filter_metadata[wire.DESTINATION_NAMESPACE].fields
+                fields[wire.SERVED_KEY].string_value = event.served
         case wire.RequestBody():
             message.request_body.body = event.data
             message.request_body.end_of_stream = event.end_of_stream
@@ -216,12 +236,16 @@ def decode_response(data: bytes) -> wire.Action:
     if mutation.WhichOneof("mutation") == "streamed_response":
         streamed = mutation.streamed_response
         return wire.Chunk(streamed.body, streamed.end_of_stream, kind == "response_body")
-    if part.response.HasField("header_mutation"):
-        headers = tuple(pair for pair in _pairs(part.response.header_mutation) if pair[0] != wire.DESTINATION)
-        body = mutation.body if mutation.WhichOneof("mutation") == "body" else None
-        return wire.Route(kind, destination, headers, body)
+    if kind == "response_body" and mutation.WhichOneof("mutation") == "body":
+        return wire.Replace(mutation.body)
     override = message.mode_override.response_body_mode if message.HasField("mode_override") else None
-    return wire.Continue(kind, None if override is None else wire.BodyMode(override))
+    if kind != "response_headers" and part.response.HasField("header_mutation"):
+        headers = tuple(pair for pair in _pairs(part.response.header_mutation) if pair[0] != wire.DESTINATION)
+        removed = tuple(n for n in part.response.header_mutation.remove_headers if n != wire.DESTINATION)
+        body = mutation.body if mutation.WhichOneof("mutation") == "body" else None
+        return wire.Route(kind, destination, headers, body, removed)
+    headers, removed = _pairs(part.response.header_mutation), tuple(part.response.header_mutation.remove_headers)
+    return wire.Continue(kind, None if override is None else wire.BodyMode(override), headers, removed)
 
 
 def _fill_headers(part: pb.HttpHeaders, headers: Mapping[str, str], end_of_stream: bool) -> None:

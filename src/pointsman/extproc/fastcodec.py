@@ -7,7 +7,7 @@ in order, no repeats, short tags). Whatever else comes, right or wrong, is read 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from pointsman.api.request import RequestHead
 from pointsman.extproc import wire
@@ -41,14 +41,22 @@ from pointsman.extproc.protobytes import MalformedError, Parsed, parse
 
 __all__ = ["decode_request", "encode_response"]
 
-_Context: TypeAlias = tuple[tuple[str, ...] | None, wire.BodyMode | None, wire.BodyMode | None, str]
-"""What comes beside the phase: the subset hint, the two body modes, and what is wrong with them if anything."""
 
-_NO_CONTEXT: _Context = (None, None, None, "")
+class _Context(NamedTuple):
+    """What comes beside the phase; ``wrong`` says what is wrong with the body modes, if anything."""
+
+    subset: tuple[str, ...] | None = None
+    request_mode: wire.BodyMode | None = None
+    response_mode: wire.BodyMode | None = None
+    wrong: str = ""
+    served: str = ""
+
+
+_NO_CONTEXT = _Context()
 _MODES = {int(mode): mode for mode in wire.BodyMode}
 _REQUEST_TRAILERS, _RESPONSE_TRAILERS = wire.RequestTrailers(), wire.ResponseTrailers()
 
-_CACHED_CONTEXTS = 256
+_CACHED_CONTEXTS = 1024  # a fleet's worth of served endpoints; 4 MB at the very most
 _LONGEST_CACHED_CONTEXT = 4096
 
 _CONTEXTS: dict[bytes, _Context] = {}
@@ -81,30 +89,21 @@ def _usual(data: bytes) -> wire.Event | None:
     context: _Context | None = _NO_CONTEXT
     if rest:
         context = _context(data[end:]) if 0 < rest <= _LONGEST_CACHED_CONTEXT else None
-        if context is None:
-            return None
-    if tag == REQUEST_BODY or tag == RESPONSE_BODY:  # noqa: PLR1714 - a set costs 30 ns more
-        return _body(tag, data, at, end)
-    if tag == REQUEST_HEADERS or tag == RESPONSE_HEADERS:  # noqa: PLR1714
-        return _headers(tag, data, at, end, context)
-    if tag == REQUEST_TRAILERS or tag == RESPONSE_TRAILERS:  # noqa: PLR1714
-        return _trailers(tag, data, at, end)
-    return None
+    reader = _READERS.get(tag)
+    return None if context is None or reader is None else reader(tag, data, at, end, context)
 
 
-def _body(tag: int, data: bytes, at: int, end: int) -> wire.Event | None:
-    body, stop = b"", at
+def _body(tag: int, data: bytes, at: int, end: int, _ignored: _Context) -> wire.Event | None:
+    stop = at
     if at < end and data[at] == BODY_DATA:
         size, at = data[at + 1], at + 2
         if size > 127:
             size, at = long_length(data, at)
         stop = at + size
-        if stop > end:
-            return None
-        body = data[at:stop]  # the only copy
     last = stop != end
     if last and (stop + 2 != end or data[stop] != BODY_END or data[stop + 1] != 1):
         return None
+    body = data[at:stop]  # the only copy
     return wire.RequestBody(body, last) if tag == REQUEST_BODY else wire.ResponseBody(body, last)
 
 
@@ -124,10 +123,12 @@ def _headers(tag: int, data: bytes, at: int, end: int, context: _Context) -> wir
     headers = dict(pairs)
     if len(headers) != len(pairs):
         headers = joined(pairs)
-    return _request_headers(headers, last, context) if tag == REQUEST_HEADERS else wire.ResponseHeaders(headers, last)
+    if tag == REQUEST_HEADERS:
+        return _request_headers(headers, last, context)
+    return wire.ResponseHeaders(headers, last, context.served)
 
 
-def _trailers(tag: int, data: bytes, at: int, end: int) -> wire.Event | None:
+def _trailers(tag: int, data: bytes, at: int, end: int, _ignored: _Context) -> wire.Event | None:
     if at < end:
         if data[at] != TRAILERS_MAP:
             return None
@@ -139,8 +140,18 @@ def _trailers(tag: int, data: bytes, at: int, end: int) -> wire.Event | None:
     return _REQUEST_TRAILERS if tag == REQUEST_TRAILERS else _RESPONSE_TRAILERS
 
 
+_READERS = {
+    REQUEST_HEADERS: _headers,
+    RESPONSE_HEADERS: _headers,
+    REQUEST_BODY: _body,
+    RESPONSE_BODY: _body,
+    REQUEST_TRAILERS: _trailers,
+    RESPONSE_TRAILERS: _trailers,
+}
+
+
 def _context(rest: bytes) -> _Context | None:
-    """Read what follows the phase: mostly the same bytes with every request of a gateway."""
+    """Read what follows the phase: mostly the same bytes with every request of a gateway; if not, it takes 17 µs."""
     context = _CONTEXTS.get(rest)
     if context is None:
         parsed = parse(REQUEST, rest, 0, len(rest), {})
@@ -168,7 +179,7 @@ def _any(data: bytes) -> wire.Event:
     if tag == REQUEST_HEADERS:
         return _request_headers(_header_dict(part), bool(part.get(HEADERS_END)), _read_context(parsed))
     if tag == RESPONSE_HEADERS:
-        return wire.ResponseHeaders(_header_dict(part), bool(part.get(HEADERS_END)))
+        return wire.ResponseHeaders(_header_dict(part), bool(part.get(HEADERS_END)), _read_context(parsed).served)
     if tag == REQUEST_BODY:
         return wire.RequestBody(part.get(BODY_DATA, b""), bool(part.get(BODY_END)))
     if tag == RESPONSE_BODY:
@@ -177,7 +188,7 @@ def _any(data: bytes) -> wire.Event:
 
 
 def _request_headers(headers: dict[str, str], last: bool, context: _Context) -> wire.RequestHeaders:
-    subset, request_mode, response_mode, wrong = context
+    subset, request_mode, response_mode, wrong, _ = context
     if wrong:
         raise wire.WireError(wrong)
     return wire.RequestHeaders(RequestHead(headers, subset), last, request_mode, response_mode)
@@ -188,18 +199,21 @@ def _header_dict(part: Parsed) -> dict[str, str]:
 
 
 def _read_context(parsed: Parsed) -> _Context:
-    config = parsed.get(PROTOCOL_CONFIG)
     metadata = parsed.get(METADATA_CONTEXT, {}).get(FILTER_METADATA, {})
     value = metadata.get(wire.SUBSET_NAMESPACE, {}).get(STRUCT_FIELDS, {}).get(wire.SUBSET_KEY)
     subset = None if value is None else tuple(entry for entry in map(str.strip, _subset(value)) if entry)
+    value = metadata.get(wire.DESTINATION_NAMESPACE, {}).get(STRUCT_FIELDS, {}).get(wire.SERVED_KEY, {})
+    context = _Context(subset, served=value.get(STRING_VALUE, "").strip())
+    config = parsed.get(PROTOCOL_CONFIG)
     if config is None:
-        return subset, None, None, ""
+        return context
     # enums have 32 bits; the generated classes drop the others too
     numbers = [config.get(tag, 0) & 0xFFFFFFFF for tag in (REQUEST_BODY_MODE, RESPONSE_BODY_MODE)]
     request_mode, response_mode = (_MODES.get(number) for number in numbers)
     if request_mode is None or response_mode is None:
-        return subset, None, None, f"unknown body mode {numbers[0 if request_mode is None else 1]}"
-    return subset, request_mode, response_mode, ""
+        unknown = numbers[0] if request_mode is None else numbers[1]
+        return context._replace(wrong=f"unknown body mode {unknown}")
+    return context._replace(request_mode=request_mode, response_mode=response_mode)
 
 
 def _subset(value: dict[int, Any]) -> list[str]:

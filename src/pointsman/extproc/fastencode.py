@@ -1,7 +1,7 @@
 """Actions to bytes by templates: constant replies are made once, others are assembled from finished pieces.
 
-Building the reply with a pick from generated classes costs 6 to 8 µs; here, with one more header, about 1 µs. Bodies
-are copied once, by the join that makes the reply.
+A reply with a pick costs 4 µs from generated classes and 0.15 µs here, 1.3 µs with a header that is new each time.
+Bodies are copied once, when the reply is put together.
 """
 
 from __future__ import annotations
@@ -71,13 +71,16 @@ def _constant(tag: int, mode: wire.BodyMode | None) -> bytes:
     return reply + delimited(MODE_OVERRIDE, bytes((RESPONSE_HEADER_MODE, SEND, OVERRIDE_BODY_MODE, mode)))
 
 
-_CONTINUE = {
-    phase: {mode: _constant(tag, mode) for mode in (None, *map(int, wire.BodyMode))} for phase, tag in REPLIES.items()
-}
+_CONTINUE = {phase: {mode: _constant(tag, mode) for mode in (None, *wire.BodyMode)} for phase, tag in REPLIES.items()}
 
 
 def _continue(action: wire.Continue) -> bytes:
-    return _CONTINUE[action.phase][action.response_body_mode]
+    constant = _CONTINUE[action.phase][action.response_body_mode]
+    if (action.set_headers or action.remove_headers) and action.phase == "response_headers":
+        mutation = delimited(COMMON_HEADERS, _changes(action.set_headers, action.remove_headers))
+        # the constant begins with the phase's empty message
+        return delimited(REPLIES[action.phase], delimited(COMMON_RESPONSE, mutation)) + constant[2:]
+    return constant
 
 
 # Route
@@ -93,12 +96,12 @@ class _Pick:
             namespace = delimited(STRUCT_VALUE, _struct(wire.DESTINATION, text))
             self.metadata = delimited(DYNAMIC_METADATA, _struct(wire.DESTINATION_NAMESPACE, namespace))
         self.header = _header(wire.DESTINATION, destination) if destination else _NO_PICK
-        self.replies = {phase: self.reply(REPLIES[phase], ()) for phase in ("request_headers", "request_body")}
+        self.replies = {phase: self.reply(REPLIES[phase], b"") for phase in ("request_headers", "request_body")}
         # headers are past changing; the metadata alone steers
         self.replies["request_trailers"] = delimited(REPLIES["request_trailers"], b"") + self.metadata
 
-    def reply(self, tag: int, headers: tuple[tuple[str, str], ...]) -> bytes:
-        mutation = b"".join([self.header, *[_header(name, value) for name, value in headers]])
+    def reply(self, tag: int, changes: bytes) -> bytes:
+        mutation = self.header + changes
         common = b"%c%b%b%b" % (COMMON_HEADERS, varint(len(mutation)), mutation, _ROUTE_END)
         size = varint(len(common))
         return b"%c%b%c%b%b%b" % (
@@ -106,8 +109,8 @@ class _Pick:
             *(COMMON_RESPONSE, size, common, self.metadata),
         )
 
-    def reply_with_body(self, tag: int, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
-        mutation = b"".join([self.header, *[_header(name, value) for name, value in headers]])
+    def reply_with_body(self, tag: int, changes: bytes, body: bytes) -> bytes:
+        mutation = self.header + changes
         start = b"%c%b%b%c" % (COMMON_HEADERS, varint(len(mutation)), mutation, COMMON_BODY)
         mark = b"%c%b" % (NEW_BODY, varint(len(body)))
         size = varint(len(mark) + len(body))
@@ -124,22 +127,31 @@ _PICKS: dict[str, _Pick] = {}
 
 def _route(action: wire.Route) -> bytes:
     pick = _PICKS.get(action.destination) or _new_pick(action.destination)
-    phase = action.phase
-    if action.body is not None and phase != "request_trailers":
-        return pick.reply_with_body(REPLIES[phase], action.set_headers, action.body)
-    if action.set_headers and phase != "request_trailers":
-        return pick.reply(REPLIES[phase], action.set_headers)
-    return pick.replies[phase]
+    phase, body = action.phase, action.body
+    plain = body is None and not action.set_headers and not action.remove_headers
+    if plain or phase == "request_trailers":
+        return pick.replies[phase]
+    changes = _changes(action.set_headers, action.remove_headers)
+    if body is None:
+        return pick.reply(REPLIES[phase], changes)
+    return pick.reply_with_body(REPLIES[phase], changes, body)
 
 
 def _new_pick(destination: str) -> _Pick:
     pick = _Pick(destination)
     if len(destination) <= _LONGEST_CACHED_DESTINATION:
         if len(_PICKS) >= _CACHED_DESTINATIONS:
-            # ordered lists have more combinations than a fleet has pods; making one anew costs 10 µs
+            # ordered lists have more combinations than a fleet has pods; making one anew costs 4 µs
             _PICKS.clear()
         _PICKS[destination] = pick
     return pick
+
+
+def _changes(headers: tuple[tuple[str, str], ...], removed: tuple[str, ...]) -> bytes:
+    if not removed:
+        return b"".join([_header(name, value) for name, value in headers])
+    away = [delimited(REMOVE_HEADERS, name.encode()) for name in removed]
+    return b"".join([*[_header(name, value) for name, value in headers], *away])
 
 
 def _header(name: str, value: str) -> bytes:
@@ -155,7 +167,7 @@ def _struct(key: str, value: bytes) -> bytes:
     return delimited(STRUCT_FIELDS, delimited(MAP_KEY, key.encode()) + delimited(MAP_VALUE, value))
 
 
-# Chunk and Immediate
+# Chunk, Replace and Immediate
 
 
 def _chunk(action: wire.Chunk) -> bytes:
@@ -167,18 +179,28 @@ def _chunk(action: wire.Chunk) -> bytes:
 @lru_cache(maxsize=1024)
 def _chunk_head(size: int, last: bool, response: bool) -> bytes:
     """Make all that comes before the data; tokens of one stream differ little in length, so most are there already."""
-    head = b"%c%b" % (STREAMED_DATA, varint(size))
-    size += len(_STREAM_END) if last else 0
+    mark = b"%c%b" % (STREAMED_DATA, varint(size))
     tag = REPLIES["response_body"] if response else REPLIES["request_body"]
-    for outer in (STREAMED_RESPONSE, COMMON_BODY, COMMON_RESPONSE, tag):
-        head = b"%c%b%b" % (outer, varint(size + len(head)), head)
-    return head
+    after = len(_STREAM_END) if last else 0
+    return _opened((STREAMED_RESPONSE, COMMON_BODY, COMMON_RESPONSE, tag), mark, size + after)
+
+
+def _replace(action: wire.Replace) -> bytes:
+    mark = b"%c%b" % (NEW_BODY, varint(len(action.data)))
+    return _opened((COMMON_BODY, COMMON_RESPONSE, REPLIES["response_body"]), mark, len(action.data)) + action.data
+
+
+def _opened(tags: tuple[int, ...], start: bytes, size: int) -> bytes:
+    """Begin messages one inside the other, the innermost first, that hold ``start`` and ``size`` bytes to come."""
+    for tag in tags:
+        start = b"%c%b%b" % (tag, varint(len(start) + size), start)
+    return start
 
 
 def _immediate(action: wire.Immediate) -> bytes:
     content = delimited(IMMEDIATE_STATUS, b"%c%b" % (STATUS_CODE, varint(action.status)))
     if action.headers:
-        content += delimited(IMMEDIATE_HEADERS, b"".join([_header(name, value) for name, value in action.headers]))
+        content += delimited(IMMEDIATE_HEADERS, _changes(action.headers, ()))
     if action.body:
         content += delimited(IMMEDIATE_BODY, action.body)
     if action.details:
@@ -189,6 +211,7 @@ def _immediate(action: wire.Immediate) -> bytes:
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     wire.Continue: _continue,
     wire.Route: _route,
+    wire.Replace: _replace,
     wire.Chunk: _chunk,
     wire.Immediate: _immediate,
 }

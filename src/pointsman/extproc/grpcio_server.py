@@ -15,7 +15,7 @@ from pointsman.errors import StartupError
 from pointsman.extproc import health
 from pointsman.extproc.codec import decode_request, encode_response
 from pointsman.extproc.stream import Limits, Stream, ignore_error
-from pointsman.extproc.wire import WireError
+from pointsman.extproc.wire import Action, WireError
 from pointsman.requestcontrol.exchange import Decider
 
 _WATCH_SECONDS = 1.0
@@ -144,7 +144,13 @@ class ExtProcServer:
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods)
 
     async def _process(self, _requests: Any, context: Any) -> None:
-        stream = Stream(self._decider, self._options.limits, on_error=self._on_error)
+        late: list[asyncio.Task[None]] = []
+
+        def emit(actions: list[Action]) -> None:
+            # Nothing else is written meanwhile: the proxy waits for these replies.
+            late.append(asyncio.create_task(self._write(context, actions)))
+
+        stream = Stream(self._decider, self._options.limits, on_error=self._on_error, emit=emit)
         self._streams.add(stream)
         try:
             while not stream.done and (data := await context.read()) is not grpc.aio.EOF:
@@ -154,6 +160,7 @@ class ExtProcServer:
                     actions = stream.fail(error)
                 for action in actions:
                     await context.write(encode_response(action))
+            await asyncio.gather(*late)
         except grpc.aio.BaseError:
             pass  # the proxy left while we wrote
         except Exception as error:  # noqa: BLE001 - a transport that fails under one request serves the next
@@ -162,6 +169,11 @@ class ExtProcServer:
             # a cancelled handler comes by here, too
             stream.close()
             self._streams.discard(stream)
+
+    async def _write(self, context: Any, actions: list[Action]) -> None:
+        with contextlib.suppress(grpc.aio.BaseError):  # the proxy left while we wrote
+            for action in actions:
+                await context.write(encode_response(action))
 
     async def _check(self, request: bytes, context: Any) -> bytes:
         status = self._health.status(service := health.service_of(request))

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
 from pointsman.api.request import RequestHead
 from pointsman.api.result import EndCause, RoutingDecision
-from pointsman.errors import BodyTooLargeError, PointsmanError, RequestError
+from pointsman.errors import RequestError
 from pointsman.extproc import wire
-from pointsman.extproc.wire import BodyMode, Chunk, Continue, Immediate, Route
-from pointsman.requestcontrol.exchange import Decider, Exchange
-
-DROP_REASON = "x-llm-d-request-dropped-reason"
-"""Response header that says why load was shed."""
-
-CHUNK_BYTES = 62_000
-"""Largest piece of a body in one reply; proxies refuse gRPC messages not far above it."""
-
-_WHOLE = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
-_UNSUPPORTED = (BodyMode.STREAMED, BodyMode.GRPC)
+from pointsman.extproc.answer import Answer
+from pointsman.extproc.bodies import UNSEEN, WHOLE, RequestBodyBuffer, chunks
+from pointsman.extproc.refusals import BodyModeError, refusal
+from pointsman.extproc.wire import BodyMode, Continue, Route
+from pointsman.requestcontrol.exchange import Decider, Exchange, Pending, is_pending
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -30,41 +25,20 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_body_bytes: int = 32 * 1024 * 1024
     allow_mode_override: bool = True
-    """Ask for the answer's body when an exchange wants to see it; a proxy that does not allow it ignores the wish."""
+    """Ask for the answer's body when we need to see it; a proxy that does not allow it ignores the wish."""
     assumed_mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
     """Body mode, both ways, of a proxy that does not tell: the one the Endpoint Picker contract prescribes."""
 
 
 DEFAULT_LIMITS = Limits()
 
-
-class BodyModeError(RequestError):
-    """The gateway is set to a body mode in which no pick by body is possible."""
-
-    http_status = 500
-    reason = "body-mode"
+_Phase: TypeAlias = Literal["request_headers", "request_body", "request_trailers"]
+_RequestEvent: TypeAlias = wire.RequestHeaders | wire.RequestBody | wire.RequestTrailers
+_Reply: TypeAlias = Callable[[RoutingDecision, bytes], list[wire.Action]]
 
 
 def ignore_error(error: Exception) -> None:
     """Report an unexpected failure to nobody."""
-
-
-def refusal(error: Exception) -> Immediate:
-    """The HTTP answer for an error: an OpenAI-style body that never holds internals of unexpected failures."""
-    if isinstance(error, RequestError):
-        status, code, reason, text = error.http_status, error.code, error.reason, str(error)
-    else:
-        status, code, reason, text = 500, PointsmanError.code, PointsmanError.reason, "the endpoint picker failed"
-    drop = error.drop_reason if isinstance(error, RequestError) else None
-    headers = [("content-type", "application/json"), *([(DROP_REASON, drop)] if drop else [])]
-    content = {"message": f"inference error: {code} - {text}", "type": _error_type(status), "code": status}
-    return Immediate(status, tuple(headers), msgspec.json.encode({"error": content}), f"pointsman_{reason}")
-
-
-def _error_type(status: int) -> str:
-    if status >= 500:
-        return "server_error"
-    return {403: "permission_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
 
 
 class Stream:
@@ -78,6 +52,7 @@ class Stream:
         limits: what is accepted.
         on_error: told of every failure that is not a refusal, for the log.
         timer: real seconds, for the scheduling latency.
+        emit: sends replies that come later than the call that asked for them; None if the decider is never late.
     """
 
     def __init__(
@@ -87,14 +62,19 @@ class Stream:
         *,
         on_error: Callable[[Exception], None] = ignore_error,
         timer: Callable[[], float] = time.perf_counter,
+        emit: Callable[[list[wire.Action]], None] | None = None,
     ) -> None:
         self._decider, self._limits, self._on_error, self._timer = decider, limits, on_error, timer
+        self._emit = emit
         self._head: RequestHead | None = None
         self._mode = self._response_mode = limits.assumed_mode
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body = RequestBodyBuffer(limits.max_body_bytes)
         self._exchange: Exchange | None = None
-        self._decided = self._saw_head = self._saw_body = self._ended = self.done = False
+        self._answer: Answer | None = None
+        self._pending: Pending | None = None
+        self._waiting: list[_RequestEvent] = []
+        """What came while the decision was pending."""
+        self._decided = self._saw_body = self._ended = self.done = False
 
     def feed(self, event: wire.Event) -> list[wire.Action]:
         """Take the next message; answer with the replies to send, in order."""
@@ -115,8 +95,9 @@ class Stream:
         self.done = True
         if not isinstance(error, RequestError):
             self._on_error(error)
+        self._give_up()
         self._end("error")
-        return [] if self._saw_head else [refusal(error)]
+        return [] if self._answer is not None else [refusal(error)]
 
     def close(self, *, shutdown: bool = False) -> None:
         """The proxy's stream is over; ``shutdown`` when we are the ones who cut it. Later calls do nothing.
@@ -126,14 +107,28 @@ class Stream:
         doing; and a body that we are not shown counts as complete.
         """
         self.done = True
+        self._give_up()
         if shutdown:
             self._end("error")
-        elif self._saw_head and not self._saw_body:
+        elif self._answer is not None and not self._saw_body:
             self._end("complete")
         else:
             self._end("client-abort")
 
     def _dispatch(self, event: wire.Event) -> list[wire.Action]:
+        match event:
+            case wire.ResponseBody():
+                return self._response_body(event)
+            case wire.ResponseHeaders():
+                return self._response_headers(event)
+            case wire.ResponseTrailers():
+                self._end("complete")
+                return [*(self._answer.trailers() if self._answer else ()), Continue("response_trailers")]
+        return self._wait(event) if self._pending is not None else self._request(event)
+
+    # Request
+
+    def _request(self, event: _RequestEvent) -> list[wire.Action]:
         match event:
             case wire.RequestHeaders():
                 return self._request_headers(event)
@@ -141,160 +136,159 @@ class Stream:
                 return self._request_body(event)
             case wire.RequestTrailers():
                 return self._request_trailers()
-            case wire.ResponseHeaders():
-                return self._response_headers(event)
-            case wire.ResponseBody():
-                return self._response_body(event)
-            case wire.ResponseTrailers():
-                self._end("complete")
-                return [Continue("response_trailers")]
-
-    # Request
 
     def _request_headers(self, event: wire.RequestHeaders) -> list[wire.Action]:
         if self._head is not None:
             return [Continue("request_headers")]
-        self._head = event.head
+        self._head = head = event.head
         if event.request_body_mode is not None:
             self._mode = event.request_body_mode
         if event.response_body_mode is not None:
             self._response_mode = event.response_body_mode
-        if event.end_of_stream or self._mode == BodyMode.NONE:
-            return [self._route("request_headers")]
-        if self._mode in _UNSUPPORTED:
-            # STREAMED picks race with the proxy's own choice of a host; a clear refusal beats occasional 503s
-            raise BodyModeError(
-                f"the gateway sends request bodies in mode {self._mode.name}; set FULL_DUPLEX_STREAMED or BUFFERED"
-            )
-        self._check_size(_content_length(event.head))
-        return [Continue("request_headers")] if self._mode in _WHOLE else []
+        if self._mode == BodyMode.GRPC:
+            raise BodyModeError("the gateway sends request bodies in mode GRPC; set FULL_DUPLEX_STREAMED or BUFFERED")
+        if event.end_of_stream:
+            return self._decide(head, partial(self._route, "request_headers"))
+        if self._mode in UNSEEN:
+            return self._decide(_unseen(head), partial(self._route, "request_headers"))
+        self._body.announce(head)
+        return [Continue("request_headers")] if self._mode in WHOLE else []
 
     def _request_body(self, event: wire.RequestBody) -> list[wire.Action]:
         if self._decided:
             return self._pass_request_body(event)
-        self._body.append(event.data)
-        self._size += len(event.data)
-        self._check_size(self._size)
-        if self._mode in _WHOLE:
-            if self._mode == BodyMode.BUFFERED_PARTIAL and not event.end_of_stream:
-                raise BodyTooLargeError("the body is larger than the gateway's buffer")
-            return [self._route("request_body")]
-        return self._route_streamed(last=True) if event.end_of_stream else []
+        if self._head is None:
+            raise wire.WireError("a body came before the headers")
+        self._body.add(event.data)
+        if self._mode in WHOLE:
+            # a piece that does not fit the gateway's buffer is only the beginning, and no JSON
+            cut = self._mode == BodyMode.BUFFERED_PARTIAL and not event.end_of_stream
+            return self._decide(_unseen(self._head) if cut else self._head, partial(self._route, "request_body"))
+        if not event.end_of_stream:
+            return []
+        return self._decide(self._head, partial(self._route_streamed, last=True))
 
     def _pass_request_body(self, event: wire.RequestBody) -> list[wire.Action]:
         if self._mode == BodyMode.FULL_DUPLEX_STREAMED:
-            return list(_chunks(event.data, last=event.end_of_stream, response=False))
+            return list(chunks(event.data, last=event.end_of_stream, response=False))
         return [Continue("request_body")]
 
     def _request_trailers(self) -> list[wire.Action]:
         if self._decided or self._head is None:
             return [Continue("request_trailers")]
-        if self._mode in _WHOLE:
-            return [self._route("request_trailers")]
-        return [*self._route_streamed(last=False), Continue("request_trailers")]
+        if self._mode in WHOLE:
+            return self._decide(self._head, partial(self._route, "request_trailers"))
+        return self._decide(self._head, partial(self._route_streamed, last=False))
 
-    def _check_size(self, size: int) -> None:
-        limit = self._limits.max_body_bytes
-        if size > limit:
-            self._body.clear()
-            raise BodyTooLargeError(f"the request body is larger than {limit} bytes")
-
-    def _decide(self) -> tuple[Exchange, bytes]:
-        if self._head is None:
-            raise wire.WireError("a body came before the headers")
+    def _decide(self, head: RequestHead, reply: _Reply) -> list[wire.Action]:
         received = self._timer()
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        self._exchange = exchange = self._decider.decide(self._head, body, received=received)
+        body = self._body.take()
+        found = self._decider.decide(head, body, received=received)
         self._decided = True
-        return exchange, body
+        if is_pending(found):
+            self._pending = found
+            found.add_done_callback(partial(self._resolve, reply, body))
+            return []
+        self._exchange = exchange = cast("Exchange", found)
+        return reply(exchange.decision, body)
 
-    def _route(self, phase: Literal["request_headers", "request_body", "request_trailers"]) -> Route:
-        decision = self._decide()[0].decision
+    def _route(self, phase: _Phase, decision: RoutingDecision, body: bytes) -> list[wire.Action]:
         headers = _headers_of(decision)
-        body = decision.body if phase == "request_body" else None
-        if body is not None:
+        changed = decision.body if phase == "request_body" else None
+        if changed is not None:
             # a buffering proxy keeps the client's length and fails the request if it is not mended
-            headers = (*headers, ("content-length", str(len(body))))
-        return Route(phase, decision.destination, headers, body)
+            headers = (*headers, ("content-length", str(len(changed))))
+        return [Route(phase, decision.destination, headers, changed, self._removed(decision))]
 
-    def _route_streamed(self, *, last: bool) -> list[wire.Action]:
-        exchange, body = self._decide()
-        decision = exchange.decision
+    def _route_streamed(self, decision: RoutingDecision, body: bytes, *, last: bool) -> list[wire.Action]:
         headers = _headers_of(decision)
         if decision.body is not None:
             body = decision.body
             if last:
                 # Envoy has dropped the client's length and sends chunks; other proxies may have kept it
                 headers = (*headers, ("content-length", str(len(body))))
-        route = Route("request_headers", decision.destination, headers)
-        return [route, *_chunks(body, last=last, response=False)]
+        route = Route("request_headers", decision.destination, headers, None, self._removed(decision))
+        trailers = () if last else (Continue("request_trailers"),)
+        return [route, *chunks(body, last=last, response=False), *trailers]
+
+    def _removed(self, decision: RoutingDecision) -> tuple[str, ...]:
+        if decision.renamed and self._head is not None and "accept-encoding" in self._head.headers:
+            # the client's name for the model cannot be put back into a compressed answer
+            return (*decision.remove_headers, "accept-encoding")
+        return decision.remove_headers
+
+    # A decision that comes later
+
+    def _wait(self, event: _RequestEvent) -> list[wire.Action]:
+        if isinstance(event, wire.RequestBody):
+            self._body.add(event.data)  # it counts, though nobody will take it
+        self._waiting.append(event)
+        return []
+
+    def _resolve(self, reply: _Reply, body: bytes, pending: Pending) -> None:
+        if pending is not self._pending:
+            _abandon(pending)
+            return
+        self._pending = None
+        try:
+            self._exchange = exchange = pending.result()
+            actions = reply(exchange.decision, body)
+        except Exception as error:  # noqa: BLE001 - the proxy must get a legal answer whatever breaks
+            actions = self.fail(error)
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            actions += self.feed(event)
+        if self._emit is not None:
+            self._emit(actions)
+
+    def _give_up(self) -> None:
+        """Nobody waits for the decision any more."""
+        pending, self._pending = self._pending, None
+        self._waiting = []
+        if pending is not None:
+            pending.cancel()
 
     # Response
 
     def _response_headers(self, event: wire.ResponseHeaders) -> list[wire.Action]:
-        self._saw_head = True
-        exchange = self._exchange
-        if exchange is None:
-            return [Continue("response_headers")]
-        status = _int(event.headers.get(":status", ""))
-        stream = event.headers.get("content-type", "").lower().startswith("text/event-stream")
-        self._tell(lambda: exchange.response_headers(status, event_stream=stream))
+        self._give_up()  # an answer before the decision is the proxy's own
+        self._answer = answer = Answer(self._exchange, self._on_error, self._mode, self._response_mode)
+        actions = answer.head(event, may_ask=self._limits.allow_mode_override)
         if event.end_of_stream:
             self._end("complete")
-        elif self._wants_body(exchange, status):
-            self._response_mode = BodyMode.STREAMED
-            return [Continue("response_headers", BodyMode.STREAMED)]
-        return [Continue("response_headers")]
-
-    def _wants_body(self, exchange: Exchange, status: int) -> bool:
-        # Envoy 1.40 takes no notice of the wish when the request went FULL_DUPLEX_STREAMED
-        possible = self._response_mode == BodyMode.NONE and self._mode != BodyMode.FULL_DUPLEX_STREAMED
-        return possible and self._limits.allow_mode_override and status == 200 and exchange.observe_body
+        return actions
 
     def _response_body(self, event: wire.ResponseBody) -> list[wire.Action]:
         self._saw_body = True
-        exchange = self._exchange
-        if exchange is not None and not self._ended:
-            self._tell(lambda: exchange.response_body(event.data, last=event.end_of_stream))
+        if self._answer is None:
+            self._answer = Answer(None, self._on_error, self._mode, self._response_mode)
+        actions = self._answer.body(event, told=not self._ended)
         if event.end_of_stream:
             self._end("complete")
-        if self._response_mode == BodyMode.FULL_DUPLEX_STREAMED:
-            return list(_chunks(event.data, last=event.end_of_stream, response=True))
-        return [Continue("response_body")]
+        return actions
 
     def _end(self, cause: EndCause) -> None:
         exchange = self._exchange
         if exchange is not None and not self._ended:
             self._ended = True
-            self._tell(lambda: exchange.end(cause))
+            try:
+                exchange.end(cause)
+            except Exception as error:  # noqa: BLE001 - an answer on its way is worth more than our books
+                self._on_error(error)
 
-    def _tell(self, call: Callable[[], None]) -> None:
-        # an answer on its way is worth more than our books
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - exchanges promise not to raise; plugins behind them may be anyone's
-            self._on_error(error)
+
+def _unseen(head: RequestHead) -> RequestHead:
+    return msgspec.structs.replace(head, body_unseen=True)
 
 
 def _headers_of(decision: RoutingDecision) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in decision.headers.items() if name != wire.DESTINATION)
 
 
-def _chunks(data: bytes, *, last: bool, response: bool) -> Iterator[Chunk]:
-    if not data:
-        # an empty piece only says that the body is over
-        if last:
-            yield Chunk(b"", end_of_stream=True, response=response)
+def _abandon(pending: Pending) -> None:
+    """End an exchange that was made when its client had left."""
+    try:
+        exchange = pending.result()
+    except BaseException:  # noqa: BLE001 - refused or cancelled, in whatever way: there is nobody to tell
         return
-    for start in range(0, len(data), CHUNK_BYTES):
-        end = start + CHUNK_BYTES
-        yield Chunk(data[start:end], end_of_stream=last and end >= len(data), response=response)
-
-
-def _content_length(head: RequestHead) -> int:
-    return _int(head.headers.get("content-length", ""))
-
-
-def _int(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 20 else 0
+    exchange.end("client-abort")

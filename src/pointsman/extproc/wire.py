@@ -26,6 +26,9 @@ SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 
+SERVED_KEY = "x-gateway-destination-endpoint-served"
+"""Key of the filter metadata, beside the pick, in which the proxy tells which endpoint has answered."""
+
 Phase: TypeAlias = Literal[
     "request_headers",
     "request_body",
@@ -74,10 +77,14 @@ class RequestTrailers(msgspec.Struct, frozen=True):
 
 
 class ResponseHeaders(msgspec.Struct, frozen=True):
-    """The head of the answer, lower-case names, ``:status`` included."""
+    """The head of the answer, lower-case names, ``:status`` included.
+
+    ``served`` is the endpoint (``ip:port``) that answered, ``""`` when the proxy does not tell.
+    """
 
     headers: Mapping[str, str]
     end_of_stream: bool = False
+    served: str = ""
 
 
 class ResponseBody(msgspec.Struct, frozen=True):
@@ -95,13 +102,16 @@ Event: TypeAlias = RequestHeaders | RequestBody | RequestTrailers | ResponseHead
 
 
 class Continue(msgspec.Struct, frozen=True):
-    """Go on, nothing changed.
+    """Go on; nothing changed but, in reply to an answer's head, the headers named.
 
     ``response_body_mode`` asks the proxy to hand over the answer's body from now on; only as a reply to headers.
+    ``set_headers`` and ``remove_headers`` go with the phase ``response_headers`` only.
     """
 
     phase: Phase
     response_body_mode: BodyMode | None = None
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -112,12 +122,20 @@ class Route(msgspec.Struct, frozen=True):
         destination: ``ip:port[,ip:port...]``, sent as header and as metadata; ``""`` takes the client's header away.
         set_headers: further headers, overwriting those of the client.
         body: replaces the body (only in reply to one), None to leave it.
+        remove_headers: headers of the client's to take away.
     """
 
     phase: Literal["request_headers", "request_body", "request_trailers"]
     destination: str
     set_headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
+    remove_headers: tuple[str, ...] = ()
+
+
+class Replace(msgspec.Struct, frozen=True):
+    """Other bytes in the place of those of a ``response_body`` message (any mode but FULL_DUPLEX_STREAMED)."""
+
+    data: bytes
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -137,4 +155,4 @@ class Immediate(msgspec.Struct, frozen=True):
     details: str = ""
 
 
-Action: TypeAlias = Continue | Route | Chunk | Immediate
+Action: TypeAlias = Continue | Route | Replace | Chunk | Immediate

@@ -35,6 +35,7 @@ from pointsman.framework.plugin import (
 from pointsman.framework.profile import SchedulingProfile, WeightedScorer
 from pointsman.framework.registry import Registry
 from pointsman.framework.scheduler import Scheduler
+from pointsman.framework.watchdog import Watchdog
 
 DEFAULT_PICKER = PluginSpec("max-score-picker", "max-score-picker")
 DEFAULT_HANDLER = PluginSpec("single-profile-handler", "single-profile-handler")
@@ -52,7 +53,9 @@ class Builder:
         handle: Handle,
         observer: Observer,
         previous: Plan | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
+        self._watchdog = watchdog or Watchdog()
         self._loaded = loaded
         self._registry = registry.copy()
         self._handle = handle
@@ -89,7 +92,8 @@ class Builder:
             plugins=self._plugins,
             producers=producers,
             admitters=[p for p in self._plugins.values() if isinstance(p, Admitter)],
-            scheduler=Scheduler(profiles, handler, self._observer, config.fallback),
+            scheduler=Scheduler(profiles, handler, self._observer, config.fallback, self._watchdog),
+            watchdog=self._watchdog,
             match_keys=match_keys(self._plugins),
             files=tuple(self._files),
             notes=tuple(self._notes),
@@ -212,7 +216,7 @@ class Builder:
             )
         picker: Picker[Any] = pickers[0] if pickers else self._default(DEFAULT_PICKER, Picker)
         filters = [plugin for plugin in plugins if isinstance(plugin, Filter)]
-        return SchedulingProfile(entry.name, filters, scorers, picker, self._observer)
+        return SchedulingProfile(entry.name, filters, scorers, picker, self._observer, self._watchdog)
 
     def _members(self, entry: ProfileConfig, index: int) -> list[tuple[Plugin[Any], float | None]]:
         """The plugins that a profile refers to, with the weights given there."""

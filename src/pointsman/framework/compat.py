@@ -6,7 +6,6 @@ _SCRAPING = "engine metrics are always scraped; the entry has no effect"
 _MODELS = "/v1/models is always read; the entry has no effect"
 _PARSING = "this request format is always understood; the entry has no effect"
 _NO_QUEUE = "flow control is not in this version, requests are admitted at once; the entry has no effect"
-_TOKENS = "prompt lengths are estimated from bytes in this version; the entry has no effect"
 
 BUILT_IN: dict[str, str] = {
     "metrics-data-source": _SCRAPING,
@@ -15,9 +14,11 @@ BUILT_IN: dict[str, str] = {
     "models-data-extractor": _MODELS,
     "endpoint-notification-source": "plugins always learn of endpoint changes; the entry has no effect",
     "openai-parser": _PARSING,
+    "anthropic-parser": _PARSING,
+    "vllmhttp-parser": _PARSING,
+    "sglanghttp-parser": _PARSING,
+    "vllmgrpc-parser": _PARSING,
     "passthrough-parser": _PARSING,
-    "token-producer": _TOKENS,
-    "tokenizer": _TOKENS,
     "utilization-detector": _NO_QUEUE,
     "concurrency-detector": _NO_QUEUE,
     "global-strict-fairness-policy": _NO_QUEUE,
@@ -33,7 +34,6 @@ NOT_YET: frozenset[str] = frozenset(
     {
         "always-disagg-multimodal-decider",
         "always-disagg-pd-decider",
-        "anthropic-parser",
         "burst-prefix-cache-producer",
         "by-label",
         "by-label-selector",
@@ -71,8 +71,6 @@ NOT_YET: frozenset[str] = frozenset(
         "topology-affinity-filter",
         "topology-affinity-scorer",
         "utilization-filter",
-        "vllmgrpc-parser",
-        "vllmhttp-parser",
     }
 )
 """llm-d plugin types that this version does not have; refused by name."""

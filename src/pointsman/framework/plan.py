@@ -11,6 +11,7 @@ from pointsman.api.config import EndpointPickerConfig
 from pointsman.framework.keys import PrefixMatch
 from pointsman.framework.plugin import (
     Admitter,
+    AnswerHeaders,
     DataProducer,
     EndpointObserver,
     OutcomeObserver,
@@ -21,6 +22,14 @@ from pointsman.framework.plugin import (
 from pointsman.framework.profile import SchedulingProfile
 from pointsman.framework.scheduler import Scheduler
 from pointsman.framework.state import StateKey
+from pointsman.framework.watchdog import Watchdog
+
+_MIXINS: dict[str, type] = {
+    "pick_observers": PickObserver,
+    "outcome_observers": OutcomeObserver,
+    "endpoint_observers": EndpointObserver,
+    "answer_headers": AnswerHeaders,
+}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +43,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         match_keys: keys of prefix matches, best first; the ledger counts uncached tokens by the first one written.
         files: plugin files that belong to it, for reloading.
         notes: things a user should know but that are no errors.
+        watchdog: watches the calls into the plugins.
+        pick_observers: those of the plugins that are; like the next three filled in from ``plugins``.
+        outcome_observers: ditto.
+        endpoint_observers: ditto.
+        answer_headers: ditto.
     """
 
     source: str
@@ -45,18 +59,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     match_keys: Sequence[StateKey[PrefixMatch]] = ()
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    watchdog: Watchdog = msgspec.field(default_factory=Watchdog)
+    pick_observers: tuple[PickObserver, ...] = ()
+    outcome_observers: tuple[OutcomeObserver, ...] = ()
+    endpoint_observers: tuple[EndpointObserver, ...] = ()
+    answer_headers: tuple[AnswerHeaders, ...] = ()
 
-    @property
-    def pick_observers(self) -> list[PickObserver]:
-        return [plugin for plugin in self.plugins.values() if isinstance(plugin, PickObserver)]
-
-    @property
-    def outcome_observers(self) -> list[OutcomeObserver]:
-        return [plugin for plugin in self.plugins.values() if isinstance(plugin, OutcomeObserver)]
-
-    @property
-    def endpoint_observers(self) -> list[EndpointObserver]:
-        return [plugin for plugin in self.plugins.values() if isinstance(plugin, EndpointObserver)]
+    def __post_init__(self) -> None:
+        for field, kind in _MIXINS.items():
+            members = tuple(plugin for plugin in self.plugins.values() if isinstance(plugin, kind))
+            msgspec.structs.force_setattr(self, field, members)
 
     def specs(self) -> list[PluginSpec]:
         """Every plugin with its effective parameters, defaults filled in, camelCase."""

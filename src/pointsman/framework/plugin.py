@@ -195,6 +195,17 @@ class OutcomeObserver(ABC):
         """Note how it went."""
 
 
+class AnswerHeaders(ABC):
+    """Mixin: puts headers on answers, for debugging and for tests."""
+
+    @abstractmethod
+    def answer_headers(self, request: InferenceRequest, chosen: Endpoint, served: str) -> Mapping[str, str]:
+        """Headers to set, lower-case names, once the answer's head has come.
+
+        ``served`` is the ``ip:port`` that the proxy says has answered, ``""`` when it does not tell.
+        """
+
+
 class EndpointObserver(ABC):
     """Mixin: is told when an endpoint is gone for good, so that state by slot can be dropped."""
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import is_
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -22,6 +21,7 @@ from pointsman.errors import PluginError
 from pointsman.framework.observer import Observer
 from pointsman.framework.plugin import CostScorer, Filter, Picker, Plugin, Scorer
 from pointsman.framework.state import CycleState
+from pointsman.framework.watchdog import Watchdog, report
 
 MAX_TARGETS = 3
 """The chosen endpoint and at most two fallbacks for the proxy's retries."""
@@ -30,6 +30,7 @@ TIMED_SHARE = 16
 """Plugins are timed in one of so many runs: an observation costs 1.4 µs, five plugins would add a third to a pick."""
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 class WeightedScorer(msgspec.Struct, frozen=True):
@@ -49,6 +50,7 @@ class SchedulingProfile:
         scorers: Sequence[WeightedScorer],
         picker: Picker[Any],
         observer: Observer,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.name = name
         # Mandatory filters first: what they drop must be known even when a later filter drains the rest.
@@ -57,6 +59,7 @@ class SchedulingProfile:
         self.picker = picker
         self.unit: Unit = "ms" if any(isinstance(s.plugin, CostScorer) for s in scorers) else "score"
         self._observer = observer
+        self._watchdog = watchdog or Watchdog()
         self._runs = 0
 
     def run(
@@ -82,7 +85,7 @@ class SchedulingProfile:
         drops: list[Drop] = []
         for plugin in self.filters:
             before = endpoints
-            answer = self._call(plugin, "filter", partial(_left, plugin, request, before, state))
+            answer = self._call(plugin, "filter", _left, plugin, request, before, state)
             if answer is None:
                 continue
             endpoints, honest = answer
@@ -105,7 +108,7 @@ class SchedulingProfile:
             if perf_counter() > deadline:
                 self._observer.degraded("budget")
                 break
-            weighted = self._call(scorer.plugin, "score", partial(_weighted, scorer, request, endpoints, state))
+            weighted = self._call(scorer.plugin, "score", _weighted, scorer, request, endpoints, state)
             if weighted is None:
                 continue
             totals = [total + value for total, value in zip(totals, weighted, strict=True)]
@@ -128,14 +131,14 @@ class SchedulingProfile:
             return sorted(candidates, key=lambda scored: -scored.score), "picker-error"
         return order, None
 
-    def _call(self, plugin: Plugin[Any], point: str, call: Callable[[], T]) -> T | None:
+    def _call(self, plugin: Plugin[Any], point: str, call: Callable[[*Args], T], *args: *Args) -> T | None:
         """Run one plugin; None when it failed."""
         timed = self._runs % TIMED_SHARE == 1
         start = perf_counter() if timed else 0.0
         try:
-            return call()
+            return self._watchdog.call(plugin.name, call, *args)
         except Exception as error:  # noqa: BLE001 - whatever a plugin does, the request goes on
-            self._observer.plugin_failed(plugin.name, point, error)
+            report(self._observer, plugin.name, point, error)
             return None
         finally:
             if timed:

@@ -19,6 +19,7 @@ from pointsman.framework.observer import Observer
 from pointsman.framework.plugin import ProfileHandler
 from pointsman.framework.profile import MAX_TARGETS, SchedulingProfile
 from pointsman.framework.state import CycleState
+from pointsman.framework.watchdog import Watchdog, report
 
 Fallback = Literal["round-robin", "refuse"]
 
@@ -32,11 +33,13 @@ class Scheduler:
         handler: ProfileHandler[Any],
         observer: Observer,
         fallback: Fallback = "round-robin",
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.profiles = dict(profiles)
         self.handler = handler
         self.fallback = fallback
         self._observer = observer
+        self._watchdog = watchdog or Watchdog()
         self._cursor = 0
 
     def schedule(
@@ -51,14 +54,15 @@ class Scheduler:
         results: dict[str, ProfileRunResult] = {}
 
         def run(name: str) -> ProfileRunResult:
-            results[name] = self.profiles[name].run(request, endpoints, state, deadline)
+            results[name] = watchdog.core(self.profiles[name].run, request, endpoints, state, deadline)
             return results[name]
 
+        watchdog, handler = self._watchdog, self.handler
         try:
-            result = self.handler.handle_profiles(request, tuple(self.profiles), run)
+            result = watchdog.call(handler.name, handler.handle_profiles, request, tuple(self.profiles), run)
             primary = _primary(result)
         except Exception as error:  # noqa: BLE001 - whatever a plugin does, the request goes on
-            self._observer.plugin_failed(self.handler.name, "handle-profiles", error)
+            report(self._observer, handler.name, "handle-profiles", error)
             name = next(iter(results), None) or next(iter(self.profiles))
             primary = results.get(name) or run(name)
             result = SchedulingResult(name, results)

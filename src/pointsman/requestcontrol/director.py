@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter
 from typing import Protocol
@@ -25,10 +26,13 @@ from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import CostModel
 from pointsman.framework.state import CycleState
+from pointsman.framework.watchdog import report
 from pointsman.requestcontrol.exchange import Exchange
+from pointsman.requestcontrol.hints import owned_headers, read_hints
 from pointsman.requestcontrol.ledger import Ledger
 from pointsman.requestcontrol.live import LiveExchange
-from pointsman.requestcontrol.parsers.openai import parse_request
+from pointsman.requestcontrol.parsers.registry import parse_request
+from pointsman.requestcontrol.rewrite import replace_model
 
 REQUEST_ID = "x-request-id"
 MAX_ID = 200
@@ -77,11 +81,14 @@ class Director:
         """Tell everyone that keeps state by endpoint."""
         self._ledger.forget(endpoint.id)
         self._observer.endpoint_removed(endpoint.id)
-        for observer in self._plan.endpoint_observers:
+        plan = self._plan
+        plan.watchdog.begin(perf_counter() + plan.config.pick_budget / 1000)
+        for observer in plan.endpoint_observers:
+            name = getattr(observer, "name", "?")
             try:
-                observer.endpoint_removed(endpoint)
+                plan.watchdog.call(name, observer.endpoint_removed, endpoint)
             except Exception as error:  # noqa: BLE001 - the others must forget it all the same
-                self._observer.plugin_failed(getattr(observer, "name", "?"), "endpoint-removed", error)
+                report(self._observer, name, "endpoint-removed", error)
 
     def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange:
         """Choose endpoints for a request; see :class:`pointsman.requestcontrol.exchange.Decider`."""
@@ -89,7 +96,10 @@ class Director:
         try:
             if self.draining:
                 raise ShuttingDownError("the picker is shutting down")
-            request = parse_request(head, body, request_id=_request_id(head), arrival=self._clock.now())
+            request = self._parse(head, body)
+            renamed = request.target_model not in ("", request.model)
+            changed = replace_model(body, request.target_model) if renamed else None
+            plan.watchdog.begin(received + plan.config.pick_budget / 1000)
             candidates = self._candidates(head)
             state = self._produce(plan, request, candidates)
             self._admit(plan, request, candidates, state)
@@ -97,7 +107,15 @@ class Director:
         except RequestError as error:
             self._observer.refused(error.reason)
             raise
-        return self._commit(plan, request, result, state, received)
+        return self._commit(plan, request, result, state, received, changed)
+
+    def _parse(self, head: RequestHead, body: bytes) -> InferenceRequest:
+        hints = read_hints(head.headers)
+        if hints.malformed:
+            self._observer.degraded("slo-header")
+        if head.body_unseen:
+            self._observer.degraded("no-body")
+        return parse_request(head, body, request_id=_request_id(head), arrival=self._clock.now(), hints=hints)
 
     def _candidates(self, head: RequestHead) -> Sequence[Endpoint]:
         endpoints: Sequence[Endpoint] = self._endpoints.snapshot()
@@ -112,9 +130,9 @@ class Director:
         state = CycleState()
         for producer in plan.producers:
             try:
-                producer.produce(request, endpoints, state)
+                plan.watchdog.call(producer.name, producer.produce, request, endpoints, state)
             except Exception as error:  # noqa: BLE001 - less knowledge, never a stall
-                self._observer.plugin_failed(producer.name, "produce", error)
+                report(self._observer, producer.name, "produce", error)
                 self._observer.degraded("no-data")
         state.seal()
         return state
@@ -122,11 +140,11 @@ class Director:
     def _admit(self, plan: Plan, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> None:
         for admitter in plan.admitters:
             try:
-                admitter.admit(request, endpoints, state)
+                plan.watchdog.call(admitter.name, admitter.admit, request, endpoints, state)
             except RequestError:
                 raise
             except Exception as error:  # noqa: BLE001 - a broken admitter admits
-                self._observer.plugin_failed(admitter.name, "admit", error)
+                report(self._observer, admitter.name, "admit", error)
 
     def _schedule(
         self,
@@ -146,7 +164,13 @@ class Director:
             return plan.scheduler.round_robin(endpoints, "scheduler-error")
 
     def _commit(
-        self, plan: Plan, request: InferenceRequest, result: SchedulingResult, state: CycleState, received: float
+        self,
+        plan: Plan,
+        request: InferenceRequest,
+        result: SchedulingResult,
+        state: CycleState,
+        received: float,
+        body: bytes | None,
     ) -> Exchange:
         chosen = result.chosen
         known = self._cached_tokens(plan, request, chosen, state)
@@ -159,24 +183,60 @@ class Director:
             prefill_ms=self._cost.prefill_ms(uncached, cached) if uncached else 0.0,
         )
         for observer in plan.pick_observers:
+            name = getattr(observer, "name", "?")
             try:
-                observer.picked(request, result, state)
+                plan.watchdog.call(name, observer.picked, request, result, state)
             except Exception as error:  # noqa: BLE001 - the decision stands
-                self._observer.plugin_failed(getattr(observer, "name", "?"), "picked", error)
+                report(self._observer, name, "picked", error)
         record = self._record(request, result, received, known)
-        decision = RoutingDecision(request, result.targets, record, {REQUEST_ID: request.id})
         observe = self._rng.random() < plan.config.observe_share
         self._observer.decided(record)
         return LiveExchange(
-            decision,
+            self._decision(plan, request, result, record, body),
             reservation,
+            plan=plan,
             ledger=self._ledger,
             clock=self._clock,
             observer=self._observer,
-            outcome_observers=plan.outcome_observers,
             observe_body=observe,
+            locate=self._locate,
             on_end=self._on_end,
         )
+
+    def _decision(
+        self,
+        plan: Plan,
+        request: InferenceRequest,
+        result: SchedulingResult,
+        record: DecisionRecord,
+        body: bytes | None,
+    ) -> RoutingDecision:
+        ask = partial(self._answer_headers, plan, request, result.chosen) if plan.answer_headers else None
+        return RoutingDecision(
+            request,
+            result.targets,
+            record,
+            {REQUEST_ID: request.id},
+            body,
+            owned_headers(request.headers),
+            ask,
+        )
+
+    def _answer_headers(
+        self, plan: Plan, request: InferenceRequest, chosen: Endpoint, served: str
+    ) -> Mapping[str, str]:
+        headers: dict[str, str] = {}
+        plan.watchdog.begin(perf_counter() + plan.config.pick_budget / 1000)
+        for plugin in plan.answer_headers:
+            name = getattr(plugin, "name", "?")
+            try:
+                headers |= plan.watchdog.call(name, plugin.answer_headers, request, chosen, served)
+            except Exception as error:  # noqa: BLE001 - the answer is worth more
+                report(self._observer, name, "answer-headers", error)
+        return headers
+
+    def _locate(self, hostport: str) -> Endpoint | None:
+        return next((e for e in self._endpoints.snapshot() if e.hostport == hostport), None)
 
     def _cached_tokens(self, plan: Plan, request: InferenceRequest, chosen: Endpoint, state: CycleState) -> int | None:
         """Prompt tokens that the endpoint is believed to hold by the best match written; None when nobody knows."""

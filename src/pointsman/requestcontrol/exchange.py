@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeGuard
 
 from pointsman.api.request import RequestHead
 from pointsman.api.result import EndCause, RoutingDecision
@@ -15,6 +16,9 @@ class Exchange(Protocol):
     observe_body: bool
     """Whether the response body should be shown to us (a sampled share), if the proxy allows to ask for it."""
 
+    def served(self, hostport: str) -> None:
+        """The proxy tells who answers; said before :meth:`response_headers`, if at all."""
+
     def response_headers(self, status: int, *, event_stream: bool) -> None:
         """The head of the answer arrived."""
 
@@ -25,11 +29,33 @@ class Exchange(Protocol):
         """The request is over. Later calls do nothing."""
 
 
+class Pending(Protocol):
+    """An exchange that is not there yet, as of a request that waits in a queue. A ``Future`` is one."""
+
+    def add_done_callback(self, fn: Callable[[Pending], object], /) -> object:
+        """Call ``fn`` with this object once :meth:`result` has something to say."""
+
+    def result(self) -> Exchange:
+        """The exchange.
+
+        Raises:
+            RequestError: the client must be refused.
+        """
+
+    def cancel(self) -> object:
+        """The client has left. Should an exchange be made all the same, it is ended by whoever asked for it."""
+
+
+def is_pending(answer: Exchange | Pending) -> TypeGuard[Pending]:
+    """Whether a decider's answer comes later."""
+    return hasattr(answer, "add_done_callback")
+
+
 class Decider(Protocol):
     """What a transport needs of the Director."""
 
-    def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange:
-        """Choose endpoints for a request.
+    def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange | Pending:
+        """Choose endpoints for a request, now or later.
 
         Args:
             head: the request's head.

@@ -94,18 +94,10 @@ class Ledger:
     ) -> Reservation:
         """Claim an endpoint for a request that was just sent there."""
         lane = self._lanes.setdefault(endpoint, _Lane())
-        now = self._clock.now()
-        lane.advance(now)
         reservation = Reservation(lane, uncached_tokens, context_tokens, prefill_ms)
-        lane.busy_until = max(now, lane.busy_until) + prefill_ms / 1000
-        reservation.ends = lane.busy_until
-        lane.pending.append(reservation)
+        self._enter(reservation, lane, self._clock.now())
         self._picks += 1
-        load = lane.load
-        load.requests += 1
-        load.tokens += uncached_tokens
-        load.context_tokens += context_tokens
-        load.last_picked = self._picks
+        lane.load.last_picked = self._picks
         return reservation
 
     def first_token(self, reservation: Reservation) -> None:
@@ -136,6 +128,33 @@ class Ledger:
             lane.leave(reservation, now)
         lane.load.requests -= 1
         lane.load.context_tokens -= reservation.context_tokens
+
+    def move(self, reservation: Reservation, endpoint: EndpointId) -> None:
+        """The request was served by another endpoint than it was reserved for, so that its work is there.
+
+        What is known of its prefill goes along: work not believed done is queued there as if it had just come.
+        """
+        if reservation.released:
+            return
+        lane = self._lanes.setdefault(endpoint, _Lane())
+        if lane is reservation.lane:
+            return
+        prefilled = reservation.prefilled
+        self.release(reservation)
+        reservation.released, reservation.prefilled = False, prefilled
+        self._enter(reservation, lane, self._clock.now())
+
+    def _enter(self, reservation: Reservation, lane: _Lane, now: float) -> None:
+        lane.advance(now)
+        reservation.lane = lane
+        load = lane.load
+        if not reservation.prefilled:
+            lane.busy_until = max(now, lane.busy_until) + reservation.prefill_ms / 1000
+            reservation.ends = lane.busy_until
+            lane.pending.append(reservation)
+            load.tokens += reservation.tokens
+        load.requests += 1
+        load.context_tokens += reservation.context_tokens
 
     def forget(self, endpoint: EndpointId) -> None:
         """Drop an endpoint that is gone; releases of its reservations touch nothing that is still asked."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from time import perf_counter
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.result import EndCause, RequestOutcome, RoutingDecision
 from pointsman.clock import Clock
 from pointsman.framework.observer import Observer
-from pointsman.framework.plugin import OutcomeObserver
+from pointsman.framework.plan import Plan
+from pointsman.framework.watchdog import report
 from pointsman.requestcontrol.ledger import Ledger, Reservation
 from pointsman.requestcontrol.usage import UsageTail
 
@@ -22,10 +24,12 @@ class LiveExchange:
         "_event_stream",
         "_first_at",
         "_ledger",
+        "_locate",
         "_observer",
         "_on_end",
-        "_outcome_observers",
+        "_plan",
         "_reservation",
+        "_served_by",
         "_start",
         "_status",
         "_usage",
@@ -38,11 +42,12 @@ class LiveExchange:
         decision: RoutingDecision,
         reservation: Reservation,
         *,
+        plan: Plan,
         ledger: Ledger,
         clock: Clock,
         observer: Observer,
-        outcome_observers: Sequence[OutcomeObserver],
         observe_body: bool,
+        locate: Callable[[str], Endpoint | None],
         on_end: Callable[[Endpoint, int | None], None] | None = None,
     ) -> None:
         self.decision = decision
@@ -51,14 +56,28 @@ class LiveExchange:
         self._ledger = ledger
         self._clock = clock
         self._observer = observer
-        self._outcome_observers = outcome_observers
+        self._plan = plan
+        self._locate = locate
         self._on_end = on_end
+        self._served_by = decision.endpoints[0]
         self._start = clock.now()
         self._first_at: float | None = None
         self._status: int | None = None
         self._event_stream = True
         self._usage: UsageTail | None = None
         self._ended = False
+
+    def served(self, hostport: str) -> None:
+        self.decision.record.served = hostport
+        if hostport == self._served_by.hostport or self._ended:
+            return
+        endpoint = self._locate(hostport)
+        if endpoint is None:
+            # it is at none of our endpoints, the chosen one included
+            self._ledger.release(self._reservation)
+            return
+        self._ledger.move(self._reservation, endpoint.id)
+        self._served_by = endpoint
 
     def response_headers(self, status: int, *, event_stream: bool) -> None:
         # The head of an event stream says nothing about the first token: servers send it before they have one.
@@ -83,10 +102,10 @@ class LiveExchange:
             return
         self._ended = True
         self._ledger.release(self._reservation)
-        request, chosen = self.decision.request, self.decision.endpoints[0]
+        request, endpoint = self.decision.request, self._served_by
         outcome = RequestOutcome(
             request=request,
-            endpoint=chosen,
+            endpoint=endpoint,
             cause=cause,
             status=self._status,
             ttft_ms=self._ttft_ms(request.stream),
@@ -95,14 +114,21 @@ class LiveExchange:
         if self._usage is not None:
             outcome = _with_usage(outcome, self._usage)
         self._fill_record(outcome)
-        for observer in self._outcome_observers:
-            try:
-                observer.ended(outcome)
-            except Exception as error:  # noqa: BLE001 - the request is over either way
-                self._observer.plugin_failed(getattr(observer, "name", "?"), "ended", error)
+        if self._plan.outcome_observers:
+            self._tell(outcome)
         self._observer.ended(outcome, self.decision.record)
         if self._on_end is not None:
-            self._on_end(chosen, self._status)
+            self._on_end(endpoint, self._status)
+
+    def _tell(self, outcome: RequestOutcome) -> None:
+        watchdog = self._plan.watchdog
+        watchdog.begin(perf_counter() + self._plan.config.pick_budget / 1000)
+        for observer in self._plan.outcome_observers:
+            name = getattr(observer, "name", "?")
+            try:
+                watchdog.call(name, observer.ended, outcome)
+            except Exception as error:  # noqa: BLE001 - the request is over either way
+                report(self._observer, name, "ended", error)
 
     def _ttft_ms(self, stream: bool) -> float | None:
         # A plain body, be it a short error, passes by when all is done: only an event stream's first piece is a token.

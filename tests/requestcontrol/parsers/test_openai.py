@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pointsman.api.request import InferenceRequest, RequestHead
 from pointsman.errors import BadRequestError
-from pointsman.requestcontrol.parsers.openai import parse_request, parser_for
+from pointsman.requestcontrol.parsers.registry import parse_request, parser_for
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 EMBEDDINGS, RESPONSES = "/v1/embeddings", "/v1/responses"
