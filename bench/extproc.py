@@ -36,6 +36,7 @@ from pointsman.extproc.wire import BodyMode, Event, RequestBody, RequestHeaders,
 
 ROOT = Path(__file__).resolve().parent.parent
 CHUNKS = 200
+LONG_CHUNKS = 1000
 CONNECTIONS, STREAMS = 2, 16
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -132,18 +133,19 @@ def script(case: str) -> bytes:
     """What the load generator plays (format in h2load.c)."""
     kind, size = case.split("-")
     mode = BodyMode.BUFFERED if kind == "buffered" else BodyMode.FULL_DUPLEX_STREAMED
-    answer_mode = BodyMode.FULL_DUPLEX_STREAMED if kind == "sse" else BodyMode.NONE
+    answer_mode = BodyMode.FULL_DUPLEX_STREAMED if kind in {"sse", "long"} else BodyMode.NONE
     head = RequestHeaders(RequestHead(_request_headers(size)), False, mode, answer_mode)
-    body = chat(1024 if size == "1k" else 24 * 1024)
+    body = chat(int(size.removesuffix("k")) * 1024)
     if kind == "buffered":
         request: list[Event] = [head, RequestBody(body, end_of_stream=True)]
     else:
         request = [head, RequestBody(body), RequestBody(b"", end_of_stream=True)]
     answer = ResponseHeaders({":status": "200", "content-type": "text/event-stream", "date": "now"})
     steps: list[tuple[int, list[Event]]] = [(2, request), (1, [answer])]
-    if kind == "sse":
+    chunks = {"sse": CHUNKS, "long": LONG_CHUNKS}.get(kind, 0)
+    if chunks:
         piece = b'data: {"choices":[{"index":0,"delta":{"content":" token"}}],"id":"chatcmpl-1"}\n\n'
-        steps += [(1, [ResponseBody(piece)]) for _ in range(CHUNKS - 1)]
+        steps += [(1, [ResponseBody(piece)]) for _ in range(chunks - 1)]
         steps.append((1, [ResponseBody(piece, end_of_stream=True)]))
     out = [struct.pack("<I", len(_HEAD)), _HEAD, struct.pack("<I", len(steps))]
     for replies, events in steps:
@@ -185,7 +187,7 @@ def _request_headers(size: str) -> dict[str, str]:
         "accept": "application/json",
         "authorization": "Bearer sk-0123456789abcdef0123456789abcdef",
         "content-type": "application/json",
-        "content-length": "1024" if size == "1k" else "24576",
+        "content-length": str(int(size.removesuffix("k")) * 1024),
         "x-forwarded-proto": "http",
         "x-request-id": "0b1f3c9e-5f0a-4c39-9e52-2f1f0b7d6a11",
         "x-stainless-lang": "python",
@@ -244,7 +246,8 @@ def plan(*, quick: bool) -> list[tuple[str, str]]:
     if quick:
         return [*cases, ("buffered-24k", "64")]
     full = [(case, pods) for pods in ("8", "64") for case in ("buffered-1k", "buffered-24k", "duplex-24k")]
-    return [*cases, ("duplex-1k", "none"), *full]
+    # 100,000 tokens in, 1,000 chunks out: the request that llm-d's own study plays, in lean and in full mode.
+    return [*cases, ("duplex-1k", "none"), *full, ("buffered-400k", "64"), ("long-400k", "64")]
 
 
 def show(rows: list[Row]) -> None:

@@ -106,6 +106,10 @@ static int64_t clear_slot(Table *t, uint32_t slot, uint32_t tiers) {
     if (slot >= t->width) return 0;
     Slot *s = &t->slot[slot];
     for (uint32_t at = 0; at < s->length; at++) {
+        if (at + FAR < s->length) PREFETCH(block_at(t, s->log[at + FAR]));
+        if (at + NEAR < s->length) {
+            PREFETCH(&t->table.place[home(&t->table, mixed(block_at(t, s->log[at + NEAR])->key))]);
+        }
         if (!block_at(t, s->log[at])->holders) continue; /* a stale id of a free block */
         int taken = take(t, s->log[at], slot, tiers);
         if (taken < 0) return -1;

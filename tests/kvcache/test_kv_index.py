@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from random import Random
 
 import pytest
 
 from pointsman.kvcache import _pure, kv_index
+from pointsman.kvcache.blocks import block_keys
 from pointsman.kvcache.kv_index import CPU, DISK, GPU, KVIndex
 
 try:
@@ -147,6 +149,24 @@ def test_speculation_is_kept_apart_and_expires() -> None:
     index.clear(0)
     assert index.match([1]).best == 0
     assert index.expire(20) == index.stats().speculative == 0
+
+
+def test_a_key_is_expected_as_long_as_its_last_chain() -> None:
+    rng, index = Random(4), KVIndex()
+    live: list[tuple[float, int, list[int]]] = []
+    for now in range(300):
+        keys = block_keys(bytes(rng.choice(b"ab") for _ in range(rng.randrange(7))), 1, 0)
+        expires, slot = now + rng.randrange(1, 30), rng.randrange(3)
+        index.speculate(slot, keys, expires)
+        live = [(end, who, chain) for end, who, chain in live if end > now] + [(expires, slot, keys)]
+        index.expire(now)
+        expected = {(who, key) for _, who, chain in live for key in chain}
+        assert index.stats().speculative == len(expected)
+        found = index.match(keys)
+        for who in range(3):
+            assert found.of(who) == sum((who, key) in expected for key in keys)
+    index.expire(1000)
+    assert index.stats().speculative == 0
 
 
 def test_speculation_is_bounded() -> None:

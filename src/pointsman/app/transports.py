@@ -8,8 +8,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pointsman.errors import ConfigError, StartupError
+from pointsman.errors import ConfigError
 from pointsman.extproc import grpcio_server, server
+from pointsman.extproc.options import ServerOptions
 from pointsman.extproc.stream import Limits
 from pointsman.extproc.tls import TlsFiles
 from pointsman.requestcontrol.exchange import Decider
@@ -56,49 +57,18 @@ def make_server(
 
     Raises:
         ConfigError: if the options do not go together.
-        StartupError: if a certificate file cannot be read.
     """
     if (options.tls_cert is None) != (options.tls_key is None):
         raise ConfigError("a certificate and its key belong together", hint="give both --tls-cert and --tls-key")
-    limits = Limits(max_body_bytes=options.max_body_bytes)
-    message = options.max_body_bytes + MESSAGE_SLACK
-    if options.transport == "native":
-        files = TlsFiles(key=str(options.tls_key), certificate=str(options.tls_cert)) if options.tls_cert else None
-        return server.ExtProcServer(
-            decider,
-            server.ServerOptions(
-                host=options.host,
-                port=options.port,
-                health_port=options.health_port,
-                unix_path=options.unix_path,
-                tls=files,
-                max_message_bytes=message,
-                limits=limits,
-            ),
-            ready=ready,
-            on_error=on_error,
-        )
-    if options.unix_path is not None:
-        raise ConfigError("the grpcio transport has no Unix socket", hint="leave --unix-path or --transport out")
-    return grpcio_server.ExtProcServer(
-        decider,
-        grpcio_server.ServerOptions(
-            host=options.host,
-            port=options.port,
-            health_port=options.health_port,
-            tls=_read_pair(options),
-            max_message_bytes=message,
-            limits=limits,
-        ),
-        ready=ready,
-        on_error=on_error,
+    server_options = ServerOptions(
+        host=options.host,
+        port=options.port,
+        health_port=options.health_port,
+        unix_path=options.unix_path,
+        tls=TlsFiles(key=str(options.tls_key), certificate=str(options.tls_cert)) if options.tls_cert else None,
+        max_message_bytes=options.max_body_bytes + MESSAGE_SLACK,
+        limits=Limits(max_body_bytes=options.max_body_bytes),
     )
-
-
-def _read_pair(options: TransportOptions) -> tuple[bytes, bytes] | None:
-    if options.tls_cert is None or options.tls_key is None:
-        return None
-    try:
-        return options.tls_key.read_bytes(), options.tls_cert.read_bytes()
-    except OSError as error:
-        raise StartupError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if options.transport == "native":
+        return server.ExtProcServer(decider, server_options, ready=ready, on_error=on_error)
+    return grpcio_server.ExtProcServer(decider, server_options, ready=ready, on_error=on_error)

@@ -5,40 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-import msgspec
 
 from pointsman.errors import StartupError
 from pointsman.extproc import health
 from pointsman.extproc.codec import decode_request, encode_response
-from pointsman.extproc.stream import Limits, Stream, ignore_error
+from pointsman.extproc.options import ServerOptions
+from pointsman.extproc.stream import Stream, ignore_error
+from pointsman.extproc.tls import TlsFiles
 from pointsman.extproc.wire import Action, WireError
 from pointsman.requestcontrol.exchange import Decider
 
+__all__ = ["ExtProcServer", "ServerOptions", "serving"]
+
 _WATCH_SECONDS = 1.0
-
-
-class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the server listens.
-
-    Attributes:
-        host: address to bind; ``0.0.0.0`` for all.
-        port: 0 takes a free one.
-        health_port: further port with the health service only, None for none; it is on ``port`` in any case.
-        max_message_bytes: largest gRPC message either way; in mode BUFFERED a whole prompt is one message.
-        limits: what the streams accept.
-        tls: private key and certificate chain in PEM; None for plain text.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 9002
-    health_port: int | None = None
-    max_message_bytes: int = 64 * 1024 * 1024
-    limits: Limits = Limits()
-    tls: tuple[bytes, bytes] | None = None
 
 
 class ExtProcServer:
@@ -83,7 +67,9 @@ class ExtProcServer:
         """
         options = self._options
         handlers = (self._process_handler(), self._health_handler())
-        self.port = await self._listen(options.port, handlers, tls=options.tls)
+        if options.unix_path is not None:
+            raise StartupError("the grpcio transport has no Unix socket; leave --unix-path or --transport out")
+        self.port = await self._listen(options.port, handlers, tls=_key_and_chain(options.tls))
         if options.health_port is not None:
             # kubelets check without TLS
             self.health_port = await self._listen(options.health_port, handlers[1:], tls=None)
@@ -201,3 +187,13 @@ async def serving(server: ExtProcServer, drain_seconds: float = 0.0) -> AsyncIte
         yield server
     finally:
         await server.drain(drain_seconds)
+
+
+def _key_and_chain(tls: tuple[bytes, bytes] | TlsFiles | None) -> tuple[bytes, bytes] | None:
+    """Read the files once: grpcio does not follow them."""
+    if not isinstance(tls, TlsFiles):
+        return tls
+    try:
+        return Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes()
+    except OSError as error:
+        raise StartupError(f"cannot use the TLS certificate: {error}; check key and certificate files") from error

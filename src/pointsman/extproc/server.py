@@ -14,44 +14,19 @@ import msgspec
 
 from pointsman.errors import StartupError
 from pointsman.extproc import health
-from pointsman.extproc.http2 import Http2Limits
+from pointsman.extproc.options import ServerOptions
 from pointsman.extproc.peer import Peer
 from pointsman.extproc.services import Service, health_services, process_service
-from pointsman.extproc.stream import Limits, ignore_error
+from pointsman.extproc.stream import ignore_error
 from pointsman.extproc.tls import TlsFiles, TlsKeeper
 from pointsman.requestcontrol.exchange import Decider
+
+__all__ = ["ExtProcServer", "ServerOptions", "TlsFiles", "serving"]
 
 _TICK_SECONDS = 1.0
 _CUT_SECONDS = 1.0
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 10.0
-
-
-class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the server listens.
-
-    Attributes:
-        host: address to bind; ``0.0.0.0`` for all.
-        port: 0 takes a free one.
-        health_port: further port with the health service only, None for none; it is on ``port`` in any case.
-        max_message_bytes: largest gRPC message either way; in mode BUFFERED a whole prompt is one message.
-        limits: what the streams accept.
-        tls: private key and certificate chain in PEM, or the files that hold them and are read again when they
-            change; None for plain text.
-        unix_path: further listen on this Unix socket, without TLS.
-        http2: what a connection may ask of us; its ``max_message`` is ``max_message_bytes`` whatever it says.
-        idle_seconds: a connection without calls is asked to leave after this long.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 9002
-    health_port: int | None = None
-    max_message_bytes: int = 64 * 1024 * 1024
-    limits: Limits = Limits()
-    tls: tuple[bytes, bytes] | TlsFiles | None = None
-    unix_path: str | None = None
-    http2: Http2Limits = Http2Limits()
-    idle_seconds: float = 3600.0
 
 
 class ExtProcServer:
