@@ -54,24 +54,22 @@ class KvPressureCost(CostScorer[KvPressureCostParams]):
 
     def cost(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
         match = prefix_match(state, self.params.prefix_match_info_producer_name)
-        half_output = 0.5 * self.params.expected_output_tokens
-        now = self.handle.clock.now()
+        added = request.prompt_tokens + 0.5 * self.params.expected_output_tokens
+        scale, fresh = self.params.scale_ms, self.handle.clock.now() - _FRESH_SECONDS
         costs = []
-        for endpoint in endpoints:
+        for endpoint, cached in zip(endpoints, cached_tokens(request, match, endpoints), strict=True):
             capacity = self._capacity(endpoint)
-            before = self._used(endpoint, capacity, now)
-            uncached = request.prompt_tokens - cached_tokens(request, match, endpoint.slot)
-            after = before + (uncached + half_output) / capacity
-            costs.append(self.params.scale_ms * (_pressure(after) - _pressure(before)))
+            metrics = endpoint.metrics
+            before = metrics.kv_usage if metrics.updated > fresh else self._estimate(endpoint, capacity)
+            after = before + (added - cached) / capacity
+            costs.append(scale * (_pressure(after) - _pressure(before)))
         return costs
 
     def _capacity(self, endpoint: Endpoint) -> int:
         metrics = endpoint.metrics
         return (metrics.num_blocks or 0) * (metrics.block_size or 0) or self.params.default_capacity_tokens
 
-    def _used(self, endpoint: Endpoint, capacity: int, now: float) -> float:
-        if endpoint.metrics.age(now) < _FRESH_SECONDS:
-            return endpoint.metrics.kv_usage
+    def _estimate(self, endpoint: Endpoint, capacity: int) -> float:
         load = self.handle.inflight.load(endpoint.id)
         tokens = load.context_tokens + 0.5 * self.params.expected_output_tokens * load.requests
         return min(1.0, tokens / capacity)

@@ -33,6 +33,8 @@ class UncachedPrefillCost(CostScorer[UncachedPrefillCostParams]):
 
     def cost(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
         match = prefix_match(state, self.params.prefix_match_info_producer_name)
-        prefill = self.handle.cost.prefill_ms
-        cached = [cached_tokens(request, match, endpoint.slot) for endpoint in endpoints]
-        return [prefill(request.prompt_tokens - tokens, tokens) for tokens in cached]
+        cached = cached_tokens(request, match, endpoints)
+        # Most endpoints hold the same, usually nothing: each amount is worked out once.
+        prefill, prompt = self.handle.cost.prefill_ms, request.prompt_tokens
+        cost = {tokens: prefill(prompt - tokens, tokens) for tokens in set(cached)}
+        return [cost[tokens] for tokens in cached]
