@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from random import Random
 from time import perf_counter
+from typing import cast
 
 import msgspec
 
@@ -20,6 +21,7 @@ from pointsman.framework.plugin import Handle
 from pointsman.latency.model import LATENCY_PROFILES
 from pointsman.observability.metrics import Metrics
 from pointsman.requestcontrol.director import Director
+from pointsman.requestcontrol.exchange import Exchange
 from pointsman.requestcontrol.ledger import Ledger
 
 PRESETS = ("round-robin", "least-request", "llm-d", "default", "brief")
@@ -57,7 +59,7 @@ def measure(preset: str, pods: int, chats: list[bytes], repeats: int) -> float:
     for _ in range(repeats):
         start = perf_counter()
         for body in chats:
-            director.decide(HEAD, body, received=start).end("complete")
+            cast("Exchange", director.decide(HEAD, body, received=start)).end("complete")
         best = min(best, perf_counter() - start)
     return best / len(chats) * 1e6
 

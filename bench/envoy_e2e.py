@@ -41,14 +41,28 @@ RIVALS = {
 }
 
 
+def answer(body: str) -> bytes:
+    """A whole HTTP answer."""
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+CHAT = answer(
+    '{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant",'
+    '"content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+)
+MODEL = answer('{"model_path":"m","served_model_name":"m","model_id":"m","is_generation":true,"tp_size":1,"dp_size":1}')
+ANSWERS = {
+    b"/v1/models": answer('{"object":"list","data":[{"id":"m","object":"model"}]}'),
+    # what the rivals ask a backend before they trust it
+    **dict.fromkeys((b"/get_model_info", b"/model_info", b"/get_server_info", b"/server_info"), MODEL),
+    b"/health": answer("{}"),
+    b"/metrics": answer("vllm:num_requests_waiting 0\nvllm:num_requests_running 0\nvllm:kv_cache_usage_perc 0\n"),
+}
+
+
 class Backend(asyncio.Protocol):
     """A keep-alive HTTP/1.1 server that reads a request and answers at once."""
-
-    BODY = (
-        b'{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant",'
-        b'"content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
-    )
-    ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -70,7 +84,7 @@ class Backend(asyncio.Protocol):
             if len(rest) < length:
                 return
             self._buffer = rest[length:]
-            self._transport.write(self.ANSWER)
+            self._transport.write(ANSWERS.get([*head.split(b" ", 2), b""][1], CHAT))
 
 
 async def serve_backends(ports: list[int]) -> None:
@@ -220,7 +234,9 @@ def rival(name: str, folder: Path, ports: list[int]) -> Iterator[tuple[int, int]
     package, command = RIVALS[name]
     venv = folder / name
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    subprocess.run([venv / "bin/pip", "install", "-q", "--disable-pip-version-check", package], check=True)
+    subprocess.run(
+        [venv / "bin/pip", "install", "-q", "--disable-pip-version-check", package], check=True, capture_output=True
+    )
     port, metrics = free_port(), free_port()
     urls = [f"http://127.0.0.1:{backend}" for backend in ports]
     arguments = [venv / "bin" / command, "launch", "--worker-urls", *urls, "--policy", "cache_aware"]
@@ -272,6 +288,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 for name in RIVALS:
                     with rival(name, Path(folder), ports) as (port, pid):
+                        time.sleep(3.0)  # they find out about the backends' model on their own
                         rows.append(uvloop.run(measure(name, port, {name: pid}, options)))
         print_rows(rows)
     finally:

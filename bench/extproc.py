@@ -29,6 +29,7 @@ import msgspec
 from pointsman.api.endpoint import Endpoint, EndpointId
 from pointsman.api.request import InferenceRequest, RequestHead
 from pointsman.api.result import RoutingDecision
+from pointsman.app import memory
 from pointsman.extproc import hpack
 from pointsman.extproc.codec import encode_request
 from pointsman.extproc.services import PROCESS
@@ -99,6 +100,7 @@ def serve(transport: str, work: str) -> None:
     async def main() -> None:
         server = module.ExtProcServer(decider, module.ServerOptions(port=0))
         await server.start()
+        memory.settle()  # as the picker does
         print(server.port, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         await server.drain(0)

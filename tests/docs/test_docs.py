@@ -53,6 +53,6 @@ def test_the_ten_line_scorer_of_the_docs_is_the_example() -> None:
 
 
 def test_presets_load_by_name() -> None:
-    assert preset_names() == ["brief", "default", "least-request", "llm-d", "random", "round-robin"]
+    assert preset_names() == ["brief", "default", "least-request", "llm-d", "precise", "random", "round-robin"]
     for name in preset_names():
         assert not check_config(name).notes

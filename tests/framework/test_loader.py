@@ -269,7 +269,7 @@ class TestSource:
         assert load_config(text, source).config.plugins
 
     def test_presets(self) -> None:
-        assert preset_names() == ["brief", "default", "least-request", "llm-d", "random", "round-robin"]
+        assert preset_names() == ["brief", "default", "least-request", "llm-d", "precise", "random", "round-robin"]
 
     def test_a_file(self, tmp_path: Path) -> None:
         path = tmp_path / "f.yaml"
@@ -282,7 +282,10 @@ class TestSource:
             ("breif", "breif: no such file or preset (did you mean the preset 'brief'?)"),
             (
                 "zzz",
-                "zzz: no such file or preset (presets: brief, default, least-request, llm-d, random, round-robin)",
+                (
+                    "zzz: no such file or preset "
+                    "(presets: brief, default, least-request, llm-d, precise, random, round-robin)"
+                ),
             ),
             (".", ".: cannot be read: Is a directory"),
         ],

@@ -102,12 +102,12 @@ def test_sglang_metadata_in_place_of_a_name() -> None:
 def test_eagle_pairs_stand_for_their_first_token() -> None:
     (event,) = decode_batch(encode([1.5, [["BlockStored", [1], None, [[5, 6], [6, 7]], 2]], 0])).events
     assert isinstance(event, BlockStored)
-    assert event.tokens == [5, 6]
+    assert list(event.tokens) == [5, 6]
     (event,) = decode_batch(
         encode([1.5, [{"type": "BlockStored", "block_hashes": [1], "token_ids": [[5, 6], [6, 7]]}], 0])
     ).events
     assert isinstance(event, BlockStored)
-    assert event.tokens == [5, 6]
+    assert list(event.tokens) == [5, 6]
 
 
 GOOD: list[Any] = ["BlockRemoved", [7]]

@@ -218,14 +218,13 @@ def test_ingestion_leaves_room_for_picks() -> None:
         for number in range(5000):
             pub.publish([block(number)], float(number))
         rig.subscriber.add("p", sources_of(pub.sources(), LOCAL))
-        worst, loop = 0.0, asyncio.get_running_loop()
+        seen: set[int] = set()
         async with asyncio.timeout(15):
-            while not rig.views["p", 0].live or rig.views["p", 0].live["GPU", 0] < 5000:
-                before = loop.time()
-                await asyncio.sleep(0)
-                worst = max(worst, loop.time() - before)
-        assert worst < 0.25  # one slice is 0.5 ms; the machine may be busy
+            while max(seen, default=0) < 5000:
+                await asyncio.sleep(0)  # a pick would run here
+                seen.add(rig.views["p", 0].live.get(("GPU", 0), 0))
         await pub.stop()
+        assert len(seen) > 5  # it came in slices, with turns for others in between
 
     run(work)
 

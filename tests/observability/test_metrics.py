@@ -29,6 +29,7 @@ NAMES = {
     "pointsman_plugin_duration_seconds": "histogram",
     "pointsman_request_outcomes_total": "counter",
     "pointsman_ttft_seconds": "histogram",
+    "pointsman_prefix_parity_tokens_total": "counter",
     "pointsman_request_duration_seconds": "histogram",
     "kv_cache_lookup_total": "counter",
     "kv_cache_hit_total": "counter",
@@ -148,6 +149,19 @@ def test_an_outcome(fields: dict[str, Any], status: str, ttft: int) -> None:
     assert sample(rig.metrics, "pointsman_request_duration_seconds_sum") == 1.5
     assert sample(rig.metrics, "pointsman_ttft_seconds_count") == ttft
     assert sample(rig.metrics, "pointsman_ttft_seconds_sum") == pytest.approx(0.15 * ttft)
+
+
+def test_predicted_and_reported_cached_tokens_are_put_side_by_side() -> None:
+    rig = Rig()
+    record = rig.ask().decision.record
+    record.predicted_cached_tokens = 64
+    chosen = next(endpoint for endpoint in rig.endpoints if endpoint.id == record.chosen)
+    other = next(endpoint for endpoint in rig.endpoints if endpoint.id != record.chosen)
+    rig.metrics.ended(make_outcome(chosen, total_ms=1.0, usage=Usage(100, 2, 48)), record)
+    rig.metrics.ended(make_outcome(chosen, total_ms=1.0), record)  # not looked at
+    rig.metrics.ended(make_outcome(other, total_ms=1.0, usage=Usage(100, 2, 0)), record)  # never predicted
+    name = "pointsman_prefix_parity_tokens_total"
+    assert [sample(rig.metrics, name, said_by=who) for who in ("pick", "engine")] == [64, 48]
 
 
 def test_a_plugin_that_keeps_failing_is_counted_on_and_logged_for_a_while() -> None:

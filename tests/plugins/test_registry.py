@@ -24,7 +24,13 @@ SCORERS = [
 ]
 COSTS = ["decode-interference-cost", "kv-pressure-cost", "reserved-work-cost", "uncached-prefill-cost"]
 PICKERS = ["max-score-picker", "random-picker", "round-robin-picker", "top-k", "weighted-random-picker"]
-PRODUCERS = ["approx-prefix-cache-producer", "inflight-load-producer", "token-producer", "tokenizer"]
+PRODUCERS = [
+    "approx-prefix-cache-producer",
+    "inflight-load-producer",
+    "precise-prefix-cache-producer",
+    "token-producer",
+    "tokenizer",
+]
 HANDLERS = ["single-profile-handler"]
 ANSWER_HEADERS = ["destination-endpoint-served-verifier"]
 GOLDEN = sorted(FILTERS + SCORERS + COSTS + PICKERS + PRODUCERS + HANDLERS + ANSWER_HEADERS)

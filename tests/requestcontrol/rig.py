@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from tests.builders import make_endpoints
@@ -21,7 +21,7 @@ from pointsman.framework.watchdog import Watchdog
 from pointsman.latency.model import DEFAULT_PROFILE, LATENCY_PROFILES
 from pointsman.observability.metrics import Metrics
 from pointsman.requestcontrol.director import Director
-from pointsman.requestcontrol.exchange import Exchange
+from pointsman.requestcontrol.exchange import Exchange, is_pending
 from pointsman.requestcontrol.ledger import Ledger
 
 CHAT = "/v1/chat/completions"
@@ -66,7 +66,13 @@ class Rig:
         """Decide a chat request; further keywords are fields of its body."""
         body = {"model": "m", "messages": [{"role": "user", "content": prompt}]} | fields
         head = RequestHead({":method": "POST", ":path": CHAT, **(headers or {})}, subset)
-        return self.director.decide(head, json.dumps(body).encode(), received=received)
+        return self.decide(head, json.dumps(body).encode(), received=received)
+
+    def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange:
+        """The director's answer, which must be there at once."""
+        found = self.director.decide(head, body, received=received)
+        assert not is_pending(found)
+        return cast("Exchange", found)
 
     def count(self, metric: str, **labels: str) -> float:
         """A sample of the metrics page, 0 when it is not there."""

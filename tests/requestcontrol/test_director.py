@@ -229,7 +229,7 @@ class TestCandidates:
 
     def test_requests_without_a_body_go_anywhere(self) -> None:
         rig = Rig(endpoints=[make_endpoint(0, model="m")])
-        exchange = rig.director.decide(RequestHead({":method": "GET", ":path": "/v1/models"}), b"", received=math.inf)
+        exchange = rig.decide(RequestHead({":method": "GET", ":path": "/v1/models"}), b"", received=math.inf)
         assert (chosen(exchange), exchange.decision.request.model) == ("default/pod-0", "")
 
 
@@ -502,6 +502,6 @@ class TestPlans:
 def test_a_path_outside_the_api_is_decided_too() -> None:
     rig = Rig()
     head = RequestHead({":method": "POST", ":path": CHAT + "/unknown"})
-    exchange = rig.director.decide(head, b"\xff", received=perf_counter())
+    exchange = rig.decide(head, b"\xff", received=perf_counter())
     assert exchange.decision.request.prompt_tokens == 0
     assert exchange.decision.record.scheduling_ms > 0

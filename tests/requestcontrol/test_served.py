@@ -55,7 +55,7 @@ class TestHeaders:
     def test_a_body_that_is_not_shown_is_counted(self) -> None:
         rig = Rig()
         head = RequestHead({":method": "POST", ":path": CHAT}, body_unseen=True)
-        assert chosen(rig.director.decide(head, b"", received=math.inf))
+        assert chosen(rig.decide(head, b"", received=math.inf))
         assert rig.count("degraded_total", kind="no-body") == 1
 
 

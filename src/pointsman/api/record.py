@@ -25,7 +25,7 @@ class CandidateRecord(msgspec.Struct, frozen=True):
     """Age of the scraped gauges at the decision; None when never scraped."""
 
 
-class DecisionRecord(msgspec.Struct, kw_only=True):
+class DecisionRecord(msgspec.Struct, kw_only=True, gc=False):
     """Why a request went where it went; the outcome is filled in when the request ends.
 
     ``unit`` says what the terms are: ``"score"`` (higher is better) or ``"ms"`` (negated expected milliseconds).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -12,9 +11,11 @@ from typing import Any
 import msgspec
 
 from pointsman.api.endpoint import Endpoint
-from pointsman.app import alarm
+from pointsman.app import alarm, memory
 from pointsman.app.discovery import Discovery, EndpointOptions
+from pointsman.app.kv import KvFeed
 from pointsman.app.plans import PlanKeeper, build_plan
+from pointsman.app.tokens import TokenKeeper
 from pointsman.app.transports import TransportOptions, make_server
 from pointsman.clock import Clock, ScaledClock, SystemClock
 from pointsman.console.server import ConsoleServer, ConsoleSources
@@ -66,13 +67,15 @@ class Picker:
         # could not be compared with those of another.
         profile = build_plan(options.config, _probe_handle(self.clock, self.ledger)).config.latency_profile
         cost = LATENCY_PROFILES[profile]
-        self.handle = Handle(clock=self.clock, rng=rng, inflight=self.ledger, cost=cost)
+        self.kv = KvFeed(self.datastore)
+        self.handle = Handle(clock=self.clock, rng=rng, inflight=self.ledger, cost=cost, kv=self.kv.fleet)
         self.watchdog = Watchdog()
         self.plans = PlanKeeper(options.config, self.handle, self.metrics, self._use_plan, self.watchdog)
         self.scraper = Scraper(self.datastore, self.clock, self.metrics, period=options.scrape_period)
         self.director = Director(
             self.plans.plan, self.datastore, self.ledger, cost, self.clock, rng, self.metrics, self._request_ended
         )
+        self.tokens = TokenKeeper(self.director, self.datastore)
         self.datastore.on_removed(self.director.endpoint_removed)
         self.datastore.on_changed(self._endpoints_changed)
         self.server = make_server(self.director, options.transport, self._ready, self._stream_failed)
@@ -97,11 +100,12 @@ class Picker:
         for note in self.plans.plan.notes:
             self._log.warning("configuration", note=note)
         alarm.install(self.watchdog)
-        gc.collect()
-        gc.freeze()  # what is built now lives as long as the process: keep the collector off it
+        memory.settle()
 
     async def _start_parts(self) -> None:
         await self._discovery.start()
+        await self.tokens.use(self.plans.plan)
+        self.kv.use(self.plans.plan)
         await self.scraper.start()
         await self._watch_plan()
         self.admin_port = await self.console.start()
@@ -115,6 +119,8 @@ class Picker:
             await self._watcher.stop()
         await self._discovery.stop()
         await self.scraper.stop()
+        await self.kv.stop()
+        await self.tokens.stop()
         await self.console.stop()
 
     async def serve_until(self, stopped: asyncio.Event) -> None:
@@ -147,6 +153,8 @@ class Picker:
 
     def _use_plan(self, plan: Plan) -> None:
         self.director.replace_plan(plan)
+        self.tokens.replace(plan)
+        self.kv.use(plan)
         self._log.info("configuration in force", source=plan.source)
 
     def _use_endpoints(self, specs: Sequence[EndpointSpec]) -> None:
@@ -196,7 +204,10 @@ class Picker:
 
     def _pods(self) -> list[dict[str, Any]]:
         now = self.clock.now()
-        return [_pod_view(endpoint, self.datastore, self.ledger, now) for endpoint in self.datastore.all()]
+        return [
+            _pod_view(endpoint, self.datastore, self.ledger, now) | {"kv_events": self.kv.fleet.describe(endpoint)}
+            for endpoint in self.datastore.all()
+        ]
 
 
 def _pod_view(endpoint: Endpoint, datastore: Datastore, ledger: Ledger, now: float) -> dict[str, Any]:

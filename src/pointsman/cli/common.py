@@ -40,7 +40,7 @@ ConfigFlag = Annotated[
     str,
     Parameter(
         name="--config",
-        help="Configuration file or preset (default, brief, llm-d, round-robin, random, least-request).",
+        help="Configuration file or preset (default, precise, brief, llm-d, round-robin, random, least-request).",
     ),
 ]
 

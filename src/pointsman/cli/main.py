@@ -13,6 +13,7 @@ from pointsman.cli.demo import demo
 from pointsman.cli.envoy_config import envoy_config
 from pointsman.cli.epp import epp
 from pointsman.cli.index import index_app
+from pointsman.cli.indexer import indexer
 from pointsman.cli.plugins import plugins
 from pointsman.cli.sim import sim
 from pointsman.cli.up import up
@@ -33,6 +34,7 @@ app.command(envoy_config, name="envoy-config")
 app.command(sim)
 app.command(config_app)
 app.command(index_app)
+app.command(indexer)
 app.command(plugins)
 app.command(version)
 

@@ -55,7 +55,6 @@ NOT_YET: frozenset[str] = frozenset(
         "mm-embeddings-cache-scorer",
         "p2p-source-producer",
         "pd-profile-handler",
-        "precise-prefix-cache-producer",
         "precise-prefix-cache-scorer",
         "predicted-latency-producer",
         "prefill-filter",

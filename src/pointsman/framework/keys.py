@@ -41,4 +41,5 @@ def prefix_match_key(producer: str) -> StateKey[PrefixMatch]:
 
 
 APPROX_PREFIX_PRODUCER = "approx-prefix-cache-producer"
+PRECISE_PREFIX_PRODUCER = "precise-prefix-cache-producer"
 INFLIGHT_PRODUCER = "inflight-load-producer"

@@ -18,6 +18,7 @@ from pointsman.api.endpoint import Endpoint, EndpointId, InflightLoad
 from pointsman.api.request import InferenceRequest
 from pointsman.api.result import ProfileRunResult, RequestOutcome, SchedulingResult, ScoredEndpoint
 from pointsman.clock import Clock
+from pointsman.framework.kv import KvLookup
 from pointsman.framework.state import CycleState, StateKey
 
 
@@ -43,7 +44,7 @@ class CostModel(Protocol):
         """Prefill of ``new_tokens`` behind ``cached_tokens`` already in the KV cache."""
 
     def decode_step_ms(self, requests: float, context_tokens: float) -> float:
-        """One decode step of a batch of ``requests`` with ``context_tokens`` in all."""
+        """One decode step of a batch of ``requests`` with ``context_tokens`` in all; affine in both."""
 
 
 class Handle(msgspec.Struct, frozen=True):
@@ -53,6 +54,8 @@ class Handle(msgspec.Struct, frozen=True):
     rng: Random
     inflight: InflightView
     cost: CostModel
+    kv: KvLookup | None = None
+    """What the engines say of their KV caches; None where nothing listens to them."""
 
 
 class PluginSpec(msgspec.Struct, frozen=True):

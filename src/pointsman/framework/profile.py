@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import is_
+from operator import add, is_
 from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -111,7 +111,7 @@ class SchedulingProfile:
             weighted = self._call(scorer.plugin, "score", _weighted, scorer, request, endpoints, state)
             if weighted is None:
                 continue
-            totals = [total + value for total, value in zip(totals, weighted, strict=True)]
+            totals = list(map(add, totals, weighted))
             terms.append(Terms(scorer.plugin.name, weighted))
         return totals, tuple(terms)
 
@@ -172,5 +172,7 @@ def _weighted(
         raise PluginError(f"answered {len(values)} values for {len(endpoints)} endpoints")
     if not math.isfinite(sum(values)):
         raise PluginError("answered a value that is not a finite number")
+    if min(values) < low or max(values) > high:
+        values = [low if value < low else min(value, high) for value in values]
     # The added zero turns -0.0, which a cost of nothing would be, into 0.0 for whoever reads the record.
-    return tuple([sign * (low if value < low else min(value, high)) + 0.0 for value in values])
+    return tuple([sign * value + 0.0 for value in values])

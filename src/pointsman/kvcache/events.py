@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from pointsman.errors import PointsmanError
+from pointsman.kvcache.blocks import unpack_token_ids
 
 U64 = 2**64 - 1
 ANY_MEDIUM = "*"
@@ -87,7 +88,6 @@ class EventBatch(msgspec.Struct, frozen=True, gc=False):
     """Events left out, by reason."""
 
 
-_Token = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
@@ -96,7 +96,8 @@ class _Stored(msgspec.Struct, gc=False):
 
     block_hashes: list[Hash]
     parent_block_hash: Hash | None = None
-    token_ids: list[_Token] = []
+    # As they stand: as a list of Python ints they would be two thirds of the work (6,400 ids: 240 µs against 30).
+    token_ids: msgspec.Raw = msgspec.Raw()
     block_size: _Count | None = 0
     lora_id: int | None = None
     medium: str | None = None
@@ -125,7 +126,7 @@ class _Stored(msgspec.Struct, gc=False):
         return BlockStored(
             hashes,
             parent,
-            self.token_ids,
+            unpack_token_ids(self.token_ids) if self.token_ids else (),
             self.block_size or 0,
             name,
             self.medium or DEFAULT_MEDIUM,
@@ -201,6 +202,8 @@ class _AnyBatch(msgspec.Struct, array_like=True, gc=False):
 
 _decode_map = msgspec.msgpack.Decoder(_MapBatch).decode
 _decode_array = msgspec.msgpack.Decoder(_ArrayBatch).decode
+_one_map: msgspec.msgpack.Decoder[_Map | _Array] = msgspec.msgpack.Decoder(_Map)
+_one_array: msgspec.msgpack.Decoder[_Map | _Array] = msgspec.msgpack.Decoder(_Array)
 _decode_any = msgspec.msgpack.Decoder(_AnyBatch).decode
 _FOREIGN = (msgspec.MsgspecError, UnicodeError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -216,9 +219,9 @@ def decode_batch(payload: bytes) -> EventBatch:
     as_map = len(payload) > 13 and _begins_map(payload[13] if payload[10] == 0xDC else payload[11])
     try:
         batch = _decode_map(payload) if as_map else _decode_array(payload)
+        return EventBatch(_time(batch.ts), [wire.event() for wire in batch.events], batch.rank or 0)
     except _FOREIGN:
         return _decode_slowly(payload)
-    return EventBatch(_time(batch.ts), [wire.event() for wire in batch.events], batch.rank or 0)
 
 
 def _begins_map(byte: int) -> bool:
@@ -250,17 +253,17 @@ class _UnknownTagError(Exception):
 
 def _convert(raw: Any) -> CacheEvent:
     if isinstance(raw, dict):
-        tag, form = raw.get("type"), _Map
+        tag, form = raw.get("type"), _one_map
         raw = {**raw, "token_ids": _first_of_pairs(raw["token_ids"])} if raw.get("token_ids") else raw
     elif isinstance(raw, list) and raw:
-        tag, form = raw[0], _Array
+        tag, form = raw[0], _one_array
         raw = [*raw[:3], _first_of_pairs(raw[3]), *raw[4:]] if tag == "BlockStored" and len(raw) > 3 else raw
     else:
         raise TypeError("neither map nor array")
     if not isinstance(tag, str) or tag not in _TAGS:
         raise _UnknownTagError
-    wire: _Map | _Array = msgspec.convert(raw, form)
-    return wire.event()
+    # Through bytes once more: token ids are taken as bytes, and this way is gone only with events that are odd.
+    return form.decode(msgspec.msgpack.encode(raw)).event()
 
 
 def _first_of_pairs(tokens: Any) -> Any:

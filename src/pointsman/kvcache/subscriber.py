@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -142,6 +143,11 @@ class Subscriber:
         if following is None or not following.connected:
             return 0.0
         return following.stream.confidence(self._clock.now())
+
+    def lag(self, pod: str, rank: int = 0) -> float:
+        """Seconds by which a pod's events are late, smoothed; NaN when not known."""
+        following = self._streams.get((pod, rank))
+        return following.stream.lag if following else math.nan
 
     def _of(self, pod: str) -> list[Following]:
         return [following for key, following in self._streams.items() if key[0] == pod]

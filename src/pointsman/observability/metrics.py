@@ -78,6 +78,12 @@ class Metrics(Observer):
         self.request_seconds = Histogram(
             "pointsman_request_duration_seconds", "From the pick to the end.", buckets=_SECONDS, registry=registry
         )
+        self.parity = Counter(
+            "pointsman_prefix_parity_tokens",
+            "Cached prompt tokens of observed answers: predicted by the pick, and reported by the engine.",
+            ["said_by"],
+            registry=registry,
+        )
         self.inflight = Gauge("pointsman_requests_in_flight", "Requests between pick and end.", registry=registry)
 
     def _name_plugins(self, registry: CollectorRegistry) -> None:
@@ -145,6 +151,10 @@ class Metrics(Observer):
         self.request_seconds.observe(outcome.total_ms / 1000)
         if outcome.ttft_ms is not None:
             self.ttft.observe(outcome.ttft_ms / 1000)
+        predicted, reported = record.predicted_cached_tokens, outcome.usage.cached_tokens
+        if predicted is not None and reported is not None and outcome.endpoint.id == record.chosen:
+            self._child(self.parity, "pick").inc(predicted)
+            self._child(self.parity, "engine").inc(max(0, reported))
 
     def scraped(self, endpoint: str, ok: bool) -> None:
         self._child(self.scrapes, "ok" if ok else "failed").inc()

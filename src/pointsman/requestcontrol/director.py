@@ -1,20 +1,21 @@
 """Director: the way of one request from its bytes to a decision.
 
-parse → candidates → producers → admitters → schedule → reserve → record. Whatever fails on the way that is not the
-client's fault costs knowledge, not the request: a producer that raises leaves its key unwritten, a scorer without its
-key loses its say, and if the scheduler itself fails the request goes to the next healthy endpoint in turn. Everything
-of that is counted.
+parse → tokens → candidates → producers → admitters → schedule → reserve → record. Whatever fails on the way that is
+not the client's fault costs knowledge, not the request: a producer that raises leaves its key unwritten, a scorer
+without its key loses its say, and if the scheduler itself fails the request goes to the next healthy endpoint in turn.
+Everything of that is counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, cast
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.record import DecisionRecord
@@ -27,12 +28,14 @@ from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import CostModel
 from pointsman.framework.state import CycleState
 from pointsman.framework.watchdog import report
-from pointsman.requestcontrol.exchange import Exchange
+from pointsman.requestcontrol.decision import decision_record
+from pointsman.requestcontrol.exchange import Exchange, Pending
 from pointsman.requestcontrol.hints import owned_headers, read_hints
 from pointsman.requestcontrol.ledger import Ledger
 from pointsman.requestcontrol.live import LiveExchange
 from pointsman.requestcontrol.parsers.registry import parse_request
 from pointsman.requestcontrol.rewrite import replace_model
+from pointsman.requestcontrol.tokenizing.service import Tokenizing, enrich
 
 REQUEST_ID = "x-request-id"
 MAX_ID = 200
@@ -59,6 +62,8 @@ class Director:
         observer: Observer,
         on_end: Callable[[Endpoint, int | None], None] | None = None,
     ) -> None:
+        self.tokenizing: Tokenizing | None = None
+        """Finds the token ids of prompts before a decision; None: what the body tells is all there is."""
         self._plan = plan
         self._endpoints = endpoints
         self._ledger = ledger
@@ -90,20 +95,52 @@ class Director:
             except Exception as error:  # noqa: BLE001 - the others must forget it all the same
                 report(self._observer, name, "endpoint-removed", error)
 
-    def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange:
+    def decide(self, head: RequestHead, body: bytes, *, received: float) -> Exchange | Pending:
         """Choose endpoints for a request; see :class:`pointsman.requestcontrol.exchange.Decider`."""
-        plan = self._plan
+        plan, tokenizing = self._plan, self.tokenizing
         try:
             if self.draining:
                 raise ShuttingDownError("the picker is shutting down")
             request = self._parse(head, body)
+        except RequestError as error:
+            self._observer.refused(error.reason)
+            raise
+        if tokenizing is None:
+            return self._decide(plan, request, head, body, received, received)
+        known = tokenizing.immediate(request)
+        if known is not None:
+            return self._decide(plan, enrich(request, known), head, body, received, received)
+        later = self._decide_later(plan, tokenizing, request, head, body, received)
+        return cast("Pending", asyncio.get_running_loop().create_task(later))
+
+    async def _decide_later(
+        self,
+        plan: Plan,
+        tokenizing: Tokenizing,
+        request: InferenceRequest,
+        head: RequestHead,
+        body: bytes,
+        received: float,
+    ) -> Exchange:
+        found = await tokenizing.tokens(request, body)
+        if found.token_ids is None:
+            self._observer.degraded("tokens-late" if found.late else "no-tokens")
+        request = enrich(request, found)
+        # The time a tokenizer took must not be missing from the scorers' budget, nor count against them.
+        start = perf_counter() if math.isfinite(received) else received
+        return self._decide(plan, request, head, body, received, start)
+
+    def _decide(
+        self, plan: Plan, request: InferenceRequest, head: RequestHead, body: bytes, received: float, start: float
+    ) -> Exchange:
+        try:
             renamed = request.target_model not in ("", request.model)
             changed = replace_model(body, request.target_model) if renamed else None
-            plan.watchdog.begin(received + plan.config.pick_budget / 1000)
+            plan.watchdog.begin(start + plan.config.pick_budget / 1000)
             candidates = self._candidates(head)
             state = self._produce(plan, request, candidates)
             self._admit(plan, request, candidates, state)
-            result = self._schedule(plan, request, candidates, state, received)
+            result = self._schedule(plan, request, candidates, state, start)
         except RequestError as error:
             self._observer.refused(error.reason)
             raise
@@ -152,9 +189,9 @@ class Director:
         request: InferenceRequest,
         endpoints: Sequence[Endpoint],
         state: CycleState,
-        received: float,
+        start: float,
     ) -> SchedulingResult:
-        deadline = received + plan.config.pick_budget / 1000
+        deadline = start + plan.config.pick_budget / 1000
         try:
             return plan.scheduler.schedule(request, endpoints, state, deadline)
         except RequestError:
@@ -188,7 +225,7 @@ class Director:
                 plan.watchdog.call(name, observer.picked, request, result, state)
             except Exception as error:  # noqa: BLE001 - the decision stands
                 report(self._observer, name, "picked", error)
-        record = self._record(request, result, received, known)
+        record = decision_record(request, result, received, known, self._clock)
         observe = self._rng.random() < plan.config.observe_share
         self._observer.decided(record)
         return LiveExchange(
@@ -249,28 +286,6 @@ class Director:
             except Exception as error:  # noqa: BLE001 - a producer of the user's may write anything there
                 self._observer.plugin_failed(key.name, "match", error)
         return None
-
-    def _record(
-        self, request: InferenceRequest, result: SchedulingResult, received: float, cached: int | None
-    ) -> DecisionRecord:
-        run = result.profiles[result.primary]
-        chosen = result.chosen
-        return DecisionRecord(
-            request_id=request.id,
-            time=self._clock.wall(),
-            model=request.model,
-            prompt_tokens=request.prompt_tokens,
-            profile=result.primary,
-            unit=run.unit,
-            chosen=chosen.id,
-            hostport=chosen.hostport,
-            destination=",".join(endpoint.hostport for endpoint in result.targets),
-            fallback=run.fallback,
-            scheduling_ms=max(0.0, (perf_counter() - received) * 1000) if math.isfinite(received) else 0.0,
-            predicted_cached_tokens=cached,
-            clock=self._clock.now(),
-            result=result,
-        )
 
 
 def _request_id(head: RequestHead) -> str:

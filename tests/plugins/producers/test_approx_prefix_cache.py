@@ -64,21 +64,27 @@ def test_short_prompts_have_no_blocks(prompt: bytes) -> None:
         {"model": "other"},
         {"target_model": "other"},
         {"cache_salt": "tenant-2"},
-        {"token_ids": tuple(TEXT)},
+        {"prompt": b"", "token_ids": tuple(TEXT)},
     ],
 )
 def test_models_salts_and_token_ids_are_kept_apart(other: dict[str, Any]) -> None:
     producer = make_plugin(ApproxPrefixCacheProducer)
     run(producer, make_request(TEXT), A)
-    assert match(producer, make_request(TEXT, **other)).of(A.slot) == 0
+    assert match(producer, make_request(**{"prompt": TEXT} | other)).of(A.slot) == 0
     assert match(producer, make_request(TEXT, model="alias", target_model="m")).of(A.slot) == 8
 
 
-def test_token_ids_are_hashed_instead_of_bytes() -> None:
+def test_token_ids_are_hashed_where_there_is_no_text() -> None:
     producer = small(blockSizeTokens=2)
-    run(producer, make_request(b"one text", token_ids=(1, 2, 3, 4, 5)), A)
-    found = match(producer, make_request(b"quite another text", token_ids=(1, 2, 3, 9, 5)))
+    run(producer, make_request(token_ids=(1, 2, 3, 4, 5)), A)
+    found = match(producer, make_request(token_ids=(1, 2, 3, 9, 5)))
     assert (found.total_blocks, found.of(A.slot)) == (2, 1)
+
+
+def test_a_conversation_stays_one_whether_its_tokens_were_found_in_time_or_not() -> None:
+    producer = make_plugin(ApproxPrefixCacheProducer)
+    run(producer, make_request(TEXT, token_ids=tuple(range(512))), A)
+    assert match(producer, make_request(TEXT + b"more")).of(A.slot) == 8
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ class TestPrefixAware:
     def test_producer_failed(self) -> None:
         assert make_plugin(PrefixAware).score(make_request(), make_endpoints(1), make_state()) == [0.0]
 
+    def test_another_producer_may_be_named(self) -> None:
+        plugin = make_plugin(PrefixAware, prefixMatchInfoProducerName="precise-prefix-cache-producer")
+        state = make_state(PrefixMatch(16, 4, [1, 3]), "precise-prefix-cache-producer")
+        assert plugin.score(make_request(), make_endpoints(2), state) == [0.25, 0.75]
+        assert plugin.requires() == ()
+
     @pytest.mark.parametrize("size", [3, 5, 20, "auto"])
     def test_brings_its_producer(self, size: int | str) -> None:
         plugin = make_plugin(PrefixAware, hashBlockSize=size)

@@ -75,3 +75,19 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"local\.path: the tokenizer cannot be used"):
         make_tokenizing(params(local={"path": str(tmp_path)}))
+
+
+def test_a_pod_of_the_pool_is_asked_and_when_there_is_none_nobody() -> None:
+    asked_for: list[None] = []
+
+    def none_left() -> None:
+        asked_for.append(None)
+
+    service = make_tokenizing(params(vllm={"url": "pool"}), pods=none_left)
+
+    async def main() -> None:
+        result = await service.tokens(asked(BODY), BODY)
+        assert (result.way, service.counts["engine-unable"], len(asked_for)) == ("estimate", 1, 1)
+        await service.close()
+
+    asyncio.run(main())

@@ -102,11 +102,13 @@ class ApproxPrefixCacheProducer(DataProducer[ApproxPrefixCacheParams], PickObser
     def _hash(self, request: InferenceRequest) -> list[int]:
         size = self._block_tokens
         limit = min(self.params.max_prefix_tokens_to_match // size, self.params.max_prefix_blocks_to_match)
-        kind = "text" if request.token_ids is None else "ids"
+        # Bytes where there are any: a tokenizer that is late for one turn must not cut the conversation in two.
+        ids_alone = request.token_ids if not request.prompt else None
+        kind = "text" if ids_alone is None else "ids"
         seed = chain_seed(kind, request.target_model or request.model, request.cache_salt, str(size))
-        if request.token_ids is None:
+        if ids_alone is None:
             return block_keys(request.prompt, size * BYTES_PER_TOKEN, seed, limit)
-        ids = pack_token_ids(request.token_ids[: limit * size])
+        ids = pack_token_ids(ids_alone[: limit * size])
         return block_keys(ids, size * TOKEN_ID_BYTES, seed, limit)
 
     def _review_block_size(self, prompt_tokens: int) -> None:

@@ -22,6 +22,8 @@ from pointsman.framework.plugin import DataProducer, Params, register
 from pointsman.framework.state import CycleState
 from pointsman.plugins.filters.memory_pressure import duration_seconds
 
+POOL = "pool"
+"""Instead of an engine's address: any healthy one of the pool."""
 _DURATION = r"^(\d+(\.\d+)?(ms|s|m|h))+$"
 
 
@@ -114,7 +116,8 @@ class TokenProducerParams(Params, frozen=True):
     vllm: Annotated[
         VllmParams | None,
         Meta(
-            description="An engine to ask next: url = http://localhost:8000, timeout = 5s, mmTimeout = 30s, endpoint "
+            description="An engine to ask next: url = http://localhost:8000, or pool for the pool's own pods in turn, "
+            "timeout = 5s, mmTimeout = 30s, endpoint "
             "= auto (/render, and /tokenize where that is not served), render or tokenize."
         ),
     ] = None
@@ -159,7 +162,7 @@ class TokenProducer(DataProducer[TokenProducerParams]):
                 hint="give vllm.url, or local.path",
             )
         engine = self.params.engine
-        if engine is not None and not _is_url(engine.url):
+        if engine is not None and engine.url != POOL and not _is_url(engine.url):
             raise ConfigError(
                 f"parameters.vllm.url: {engine.url!r} is no address", hint="write it like http://localhost:8000"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from msgspec import Meta
@@ -39,21 +39,23 @@ class DecodeInterferenceCost(CostScorer[DecodeInterferenceCostParams]):
 
     formula = (
         "0.5·step(decoding) [0 if none decodes] + interferenceWeight·requests·expectedOutputTokens·"
-        "(step(requests + 1, context + prompt tokens) - step(requests, context))"
+        "(step(1, prompt tokens) - step(0, 0))"
     )
     inputs = "ledger of work in flight, prompt length"
 
     def cost(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
-        prompt = request.prompt_tokens
-        return [self._one(self.handle.inflight.load(endpoint.id), prompt) for endpoint in endpoints]
-
-    def _one(self, load: InflightLoad, prompt_tokens: int) -> float:
-        count = load.requests
-        if not count:
-            return 0.0
         step, expected = self.handle.cost.decode_step_ms, self.params.expected_output_tokens
-        mean_context = load.context_tokens / count + 0.5 * expected
-        wait = 0.5 * step(load.decoding, load.decoding * mean_context) if load.decoding else 0.0
-        context = count * mean_context
-        slowdown = step(count + 1, context + prompt_tokens) - step(count, context)
-        return wait + self.params.interference_weight * count * expected * slowdown
+        # A step's time grows by the same for every batch (CostModel: affine in both), so it is worked out once.
+        slowdown = step(1, request.prompt_tokens) - step(0, 0)
+        share = self.params.interference_weight * expected * slowdown
+        load, half_output = self.handle.inflight.load, 0.5 * expected
+        return [_cost(load(endpoint.id), half_output, share, step) for endpoint in endpoints]
+
+
+def _cost(load: InflightLoad, half_output: float, share: float, step: Callable[[float, float], float]) -> float:
+    count = load.requests
+    if not count:
+        return 0.0
+    decoding = load.decoding
+    wait = 0.5 * step(decoding, decoding * (load.context_tokens / count + half_output)) if decoding else 0.0
+    return wait + share * count

@@ -33,6 +33,13 @@ class PrefixAwareParams(Params, frozen=True):
             "this version uses the index inside the picker."
         ),
     ] = msgspec.field(name="cacheIndexerURL", default="")
+    prefix_match_info_producer_name: Annotated[
+        str,
+        Meta(
+            description="Name of a producer to read instead of its own, such as precise-prefix-cache-producer; "
+            "hashBlockSize has no effect then."
+        ),
+    ] = ""
 
 
 @register("prefix-aware")
@@ -43,9 +50,12 @@ class PrefixAware(Scorer[PrefixAwareParams]):
     inputs = "prefix match of an approximate producer with blocks of hashBlockSize tokens"
 
     def setup(self) -> None:
-        self._producer = f"prefix-aware-blocks-{self.params.hash_block_size}"
+        given = self.params.prefix_match_info_producer_name
+        self._producer = given or f"prefix-aware-blocks-{self.params.hash_block_size}"
 
     def requires(self) -> tuple[PluginSpec, ...]:
+        if self.params.prefix_match_info_producer_name:
+            return ()  # it has to be configured: guessing its type would hide a typing error
         parameters: dict[str, Any] = {"blockSizeTokens": self.params.hash_block_size, "minBlockSizeTokens": 1}
         return (PluginSpec(type=APPROX_PREFIX_PRODUCER, name=self._producer, parameters=parameters),)
 

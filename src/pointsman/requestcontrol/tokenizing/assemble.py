@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pointsman.errors import ConfigError
 from pointsman.framework.plan import Plan
-from pointsman.plugins.producers.token_producer import EstimateParams, TokenProducer, TokenProducerParams
+from pointsman.plugins.producers.token_producer import POOL, EstimateParams, TokenProducer, TokenProducerParams
 from pointsman.requestcontrol.tokenizing.estimate import Estimate
 from pointsman.requestcontrol.tokenizing.guard import Guard
 from pointsman.requestcontrol.tokenizing.remote import EngineWay
@@ -29,8 +29,17 @@ def token_params(plan: Plan) -> TokenProducerParams | None:
     return found[0].params if found else None
 
 
-def make_tokenizing(params: TokenProducerParams | None, now: Callable[[], float] = time.perf_counter) -> Tokenizing:
+def make_tokenizing(
+    params: TokenProducerParams | None,
+    now: Callable[[], float] = time.perf_counter,
+    pods: Callable[[], str | None] = lambda: None,
+) -> Tokenizing:
     """Build the service. Reads the tokenizer's files: seconds for a large one, so keep it off a serving event loop.
+
+    Args:
+        params: of the plan.
+        now: real seconds.
+        pods: address of a model server of the pool, for those who want one of them asked; None when none is left.
 
     Raises:
         ConfigError: if a file cannot be used.
@@ -44,7 +53,7 @@ def make_tokenizing(params: TokenProducerParams | None, now: Callable[[], float]
     if engine is not None:
         ways.append(
             EngineWay(
-                engine.url,
+                pods if engine.url == POOL else engine.url,
                 Guard(params.budget_ms),
                 now,
                 endpoint=engine.endpoint,

@@ -41,7 +41,7 @@ class EngineWay:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str | None],
         guard: Guard,
         now: Callable[[], float],
         *,
@@ -53,7 +53,7 @@ class EngineWay:
         """Set up, without touching the network.
 
         Args:
-            url: base address.
+            url: base address, or what tells one for each question (None when there is nobody to ask).
             guard: says when to spare the wait.
             now: seconds; real time, like the network's.
             endpoint: ``auto`` asks ``/render`` and, where that is not there, ``/tokenize``.
@@ -61,7 +61,8 @@ class EngineWay:
             mm_timeout: the same for prompts with media.
             model: name to ask under; the request's target model when empty.
         """
-        self._url = url.rstrip("/")
+        self._address = url
+        self._url = url.rstrip("/") if isinstance(url, str) else ""
         self._guard = guard
         self._now = now
         self._endpoint = endpoint
@@ -80,6 +81,10 @@ class EngineWay:
         start = self._now()
         if not self._guard.allows(len(body), start):
             raise TooSlowError
+        if not isinstance(self._address, str):
+            self._url = self._address() or ""
+            if not self._url:
+                raise UnableError("no server to ask")
         try:
             ids = await self._ask(request, body)
         except (asyncio.CancelledError, TimeoutError):

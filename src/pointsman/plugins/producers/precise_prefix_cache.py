@@ -1,0 +1,184 @@
+"""Knows from the engines' own events which prompt blocks each endpoint has in its KV cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import gcd
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from pointsman.api.endpoint import Endpoint
+from pointsman.api.request import InferenceRequest
+from pointsman.api.result import SchedulingResult
+from pointsman.framework.keys import APPROX_PREFIX_PRODUCER, PRECISE_PREFIX_PRODUCER, PrefixMatch, prefix_match_key
+from pointsman.framework.kv import KvMatch
+from pointsman.framework.plugin import DataProducer, EndpointObserver, Params, PickObserver, PluginSpec, register
+from pointsman.framework.state import CycleState, StateKey
+from pointsman.plugins.filters.memory_pressure import duration_seconds
+
+ENOUGH = 0.5
+"""Confidence below which an endpoint's stream is not believed."""
+
+_APPROX = prefix_match_key(APPROX_PREFIX_PRODUCER)
+_DURATION = r"^(\d+(\.\d+)?(ms|s|m|h))+$"
+_Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class TokenProcessor(Params, frozen=True):
+    """How llm-d cuts and hashes prompts."""
+
+    block_size_tokens: int = 16
+    block_size: int = 16
+    hash_seed: str = ""
+    hash_algorithm: str = ""
+
+
+class BlockIndex(Params, frozen=True):
+    """Where llm-d keeps its index."""
+
+    in_memory_config: Mapping[str, Any] | None = None
+    cost_aware_memory_config: Mapping[str, Any] | None = None
+    redis_config: Mapping[str, Any] | None = None
+    valkey_config: Mapping[str, Any] | None = None
+    enable_metrics: bool = False
+    metrics_logging_interval: str = ""
+
+
+class Indexer(Params, frozen=True):
+    """llm-d's index as a whole."""
+
+    kv_block_index_config: BlockIndex | None = None
+    kv_block_scorer_config: Mapping[str, Any] | None = None
+    kv_cache_backend_configs: Sequence[Mapping[str, Any]] = ()
+    tokenizers_pool_config: Mapping[str, Any] | None = None
+
+
+class PodDiscovery(Params, frozen=True):
+    """Where pods publish. A port of 0 or none given: they are asked."""
+
+    socket_port: _Port = 0
+    replay_socket_port: _Port = 0
+    pod_label_selector: str = ""
+    pod_namespace: str = ""
+
+
+class KvEvents(Params, frozen=True):
+    """How events come."""
+
+    zmq_endpoint: str = ""
+    topic_filter: str = "kv@"
+    concurrency: int = 4
+    engine_type: str = ""
+    discover_pods: bool = True
+    pod_discovery_config: PodDiscovery = PodDiscovery()
+
+
+class PrecisePrefixCacheParams(Params, frozen=True):
+    """Parameters of ``precise-prefix-cache-producer``: llm-d's."""
+
+    token_processor_config: Annotated[
+        TokenProcessor,
+        Meta(
+            description="Accepted without effect: block sizes are learned from each pod, hash algorithm and seed of "
+            "the engines do not matter."
+        ),
+    ] = TokenProcessor()
+    indexer_config: Annotated[
+        Indexer,
+        Meta(description="Accepted without effect: the index is in the picker's memory and has room for 16 M blocks."),
+    ] = Indexer()
+    kv_events_config: Annotated[
+        KvEvents,
+        Meta(
+            description="zmqEndpoint = an address that pods connect to, such as tcp://*:5557 (its topics begin with "
+            "topicFilter = kv@); discoverPods = true: the picker connects to each pod, at the port of its label "
+            "llm-d.ai/kv-events-port or kv-events-port, else at podDiscoveryConfig.socketPort (and replaySocketPort), "
+            "else where the pod's /kv_event_sources or /server_info says. concurrency, engineType and the label "
+            "selector are accepted without effect."
+        ),
+    ] = KvEvents()
+    speculative_indexing: Annotated[
+        bool, Meta(description="Expect at once, before its event comes, that a pod will hold what it was just sent.")
+    ] = False
+    speculative_ttl: Annotated[
+        str,
+        Meta(pattern=_DURATION, description="How long that is believed, on top of the observed delay of events."),
+    ] = msgspec.field(name="speculativeTTL", default="2s")
+
+
+@register(PRECISE_PREFIX_PRODUCER)
+class PrecisePrefixCacheProducer(DataProducer[PrecisePrefixCacheParams], PickObserver, EndpointObserver):
+    """Matches the prompt's token ids against what the engines say they hold.
+
+    Endpoints whose event stream is silent, gapped or missing count by the approximate match, and so do all when the
+    token ids of the prompt are not known: then the pick is as good as with the approximate producer alone.
+    """
+
+    formula = "leading blocks of the prompt that the endpoint's own KV-cache events say it holds"
+    inputs = "token ids of the prompt, model or adapter, cache_salt, KV-cache events, approximate match for the rest"
+
+    def setup(self) -> None:
+        self._match_key = prefix_match_key(self.name)
+        self._found_key: StateKey[KvMatch] = StateKey(f"kv-match/{self.name}")
+        self._ttl = duration_seconds(self.params.speculative_ttl) if self.params.speculative_indexing else 0.0
+        self._counts: Counter[str] = Counter()
+
+    def requires(self) -> tuple[PluginSpec, ...]:
+        return (PluginSpec(APPROX_PREFIX_PRODUCER, APPROX_PREFIX_PRODUCER),)
+
+    def produces(self) -> tuple[StateKey[Any], ...]:
+        return (self._match_key,)
+
+    def consumes(self) -> tuple[StateKey[Any], ...]:
+        return (_APPROX,)
+
+    def stats(self) -> dict[str, int]:
+        """Requests by what could be said: ``exact``, ``no-tokens``, ``no-stream``; and ``approximate`` endpoints."""
+        return dict(self._counts)
+
+    def produce(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> None:
+        guess = state.get(_APPROX, PrefixMatch(1, 0))
+        kv = self.handle.kv
+        found = kv.match(request, endpoints) if kv is not None else None
+        if kv is None or found is None:
+            self._counts["no-stream" if kv is None else "no-tokens"] += 1
+            state.write(self._match_key, guess)
+            return
+        state.write(self._found_key, found)
+        sure = [e for e in endpoints if e.slot in found.tokens and kv.confidence(e.id) >= ENOUGH]
+        if not sure:
+            self._counts["no-stream"] += 1
+            state.write(self._match_key, guess)
+            return
+        self._counts["exact"] += 1
+        self._counts["approximate"] += len(endpoints) - len(sure)
+        state.write(self._match_key, _merged(request, found, sure, guess, endpoints))
+
+    def picked(self, request: InferenceRequest, result: SchedulingResult, state: CycleState) -> None:
+        found = state.get(self._found_key)
+        if found is not None and self.handle.kv is not None and result.targets:
+            self.handle.kv.speculate(result.chosen, found, self._ttl)
+
+    def endpoint_removed(self, endpoint: Endpoint) -> None:
+        """Nothing: the index belongs to the picker, which forgets the endpoint itself."""
+
+
+def _merged(
+    request: InferenceRequest,
+    found: KvMatch,
+    sure: Sequence[Endpoint],
+    guess: PrefixMatch,
+    endpoints: Sequence[Endpoint],
+) -> PrefixMatch:
+    """Both kinds of match in blocks of one size, rounded down, so that nobody is credited with more than he has."""
+    unit = gcd(*found.keys)
+    blocks = [0] * (1 + max(endpoint.slot for endpoint in endpoints))
+    if len(sure) < len(endpoints) and any(guess.blocks):
+        for endpoint in endpoints:
+            blocks[endpoint.slot] = min(guess.tokens(endpoint.slot), request.prompt_tokens) // unit
+    for endpoint in sure:
+        blocks[endpoint.slot] = found.tokens[endpoint.slot] // unit
+    return PrefixMatch(unit, request.prompt_tokens // unit, blocks)
