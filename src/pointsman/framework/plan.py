@@ -72,9 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def specs(self) -> list[PluginSpec]:
         """Every plugin with its effective parameters, defaults filled in, camelCase."""
-        return [
-            PluginSpec(plugin.type, name, msgspec.to_builtins(plugin.params)) for name, plugin in self.plugins.items()
-        ]
+        return [PluginSpec(plugin.type, name, _plain(plugin.params)) for name, plugin in self.plugins.items()]
 
     def effective(self) -> dict[str, Any]:
         """The effective configuration as plain data that loads again."""
@@ -95,3 +93,9 @@ def _references(profile: SchedulingProfile) -> list[dict[str, Any]]:
         {"pluginRef": name, "weight": weights[name]} if name in weights else {"pluginRef": name} for name in names
     ]
     return [*rows, {"pluginRef": profile.picker.name}]
+
+
+def _plain(params: msgspec.Struct) -> dict[str, Any]:
+    """Parameters as a file would hold them: through JSON, so that tuples become lists as they will be when read back."""
+    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(params))
+    return data
