@@ -96,6 +96,6 @@ def _references(profile: SchedulingProfile) -> list[dict[str, Any]]:
 
 
 def _plain(params: msgspec.Struct) -> dict[str, Any]:
-    """Parameters as a file would hold them: through JSON, so that tuples become lists as they will be when read back."""
+    """Parameters as a file would hold them: through JSON, so that tuples become lists, as they will be when read."""
     data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(params))
     return data
