@@ -66,7 +66,7 @@ class Indexer:
         self._subscriber = Subscriber(self.pods.make_view, self._clock)
         self._specs: dict[str, EndpointSpec] = {}
         self._discovery = Discovery(options.endpoints, self.use, self._refuse)
-        self._facts: PodFacts | None = None
+        self._facts = PodFacts()
         metrics = IndexMetrics(self.index.stats, self._subscriber.status, self.pods.infos, self._all_counts)
         sources = IndexerSources(self.query, self.push, self.pods.infos, self.stats, metrics.render)
         self._server = IndexerServer(sources, options.host, options.port)
@@ -80,7 +80,6 @@ class Indexer:
             StartupError: if a port cannot be had.
             ConfigError: if the endpoints cannot be read.
         """
-        self._facts = PodFacts()
         if self.options.snapshot is not None:
             self._warm(self.options.snapshot)
         self._subscriber.start()
@@ -101,8 +100,7 @@ class Indexer:
         await self._server.stop()
         await self._discovery.stop()
         await self._subscriber.stop()
-        if self._facts is not None:
-            await self._facts.close()
+        await self._facts.close()
         if self.options.snapshot is not None and self.port:
             await self._save(self.options.snapshot)
 
@@ -158,15 +156,14 @@ class Indexer:
 
     async def _ask(self, pod: str, spec: EndpointSpec) -> Any:
         """Learn what the pod serves, then where it publishes; the subscriber asks again when that fails."""
-        assert self._facts is not None
         host = f"[{spec.address}]" if ":" in spec.address else spec.address
-        url = f"http://{host}:{spec.port}"
+        hostport = f"{host}:{spec.port}"
         label = spec.labels.get(MODEL_LABEL)
-        names = [label] if label else sorted((await self._facts.models(url)).base)
+        names = [label] if label else sorted((await self._facts.models(hostport)).base)
         self.pods.describe(pod, names)
         port = _port(spec.labels.get(PORT_LABEL)) or self.options.events_port
         if port is None:
-            return await self._facts.event_sources(url)
+            return await self._facts.event_sources(hostport)
         return {"0": {"endpoint": port_sources(spec.address, port)[0].endpoint}}
 
     def _sure(self, pod: str, rank: int) -> float:

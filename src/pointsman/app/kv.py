@@ -13,7 +13,7 @@ from typing import Any
 from pointsman.api.endpoint import Endpoint, EndpointId
 from pointsman.clock import SystemClock
 from pointsman.datalayer.datastore import Changes, Datastore
-from pointsman.datalayer.event_sources import EventSourceReader
+from pointsman.datalayer.pod_facts import PodFacts
 from pointsman.errors import StartupError
 from pointsman.framework.plan import Plan
 from pointsman.kvcache.fleet import FleetIndex
@@ -41,7 +41,7 @@ class KvFeed:
         self._log = logger("kv")
         self._events: KvEvents | None = None
         self._subscriber: Subscriber | None = None
-        self._reader = EventSourceReader()
+        self._facts = PodFacts()
         self._names: dict[str, EndpointId] = {}  # as a bound address's topics call them
         self._many: set[EndpointId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,7 +70,7 @@ class KvFeed:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if before is not None:
             await before.stop()
-        await self._reader.close()
+        await self._facts.close()
 
     def _open(self, wanted: KvEvents) -> None:
         subscriber = self._subscriber = Subscriber(self._make_view, self._clock)
@@ -111,7 +111,7 @@ class KvFeed:
         if port:
             subscriber.add(endpoint.id, port_sources(endpoint.address, port, replay))
         else:
-            subscriber.discover(endpoint.id, endpoint.address, partial(self._reader.read, endpoint.hostport))
+            subscriber.discover(endpoint.id, endpoint.address, partial(self._facts.event_sources, endpoint.hostport))
 
     def _make_view(self, pod: str, rank: int, _: str) -> PodView | None:
         endpoint = self._datastore.get(self._names.get(pod, EndpointId(pod)))

@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pointsman.console.indexer_pages import OPENAPI, PAGE
-from pointsman.errors import BadRequestError, BodyTooLargeError, PointsmanError, StartupError
+from pointsman.console.site import Site
+from pointsman.errors import BadRequestError, BodyTooLargeError, PointsmanError
 from pointsman.kvcache.query import MAX_BODY_BYTES, MAX_NAME
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,8 +37,8 @@ class IndexerServer:
     def __init__(
         self, sources: IndexerSources, host: str = "127.0.0.1", port: int = 9095, *, max_body: int = MAX_BODY_BYTES
     ) -> None:
-        self._sources, self._host, self._port, self._max_body = sources, host, port, max_body
-        self._runner: web.AppRunner | None = None
+        self._sources, self._max_body = sources, max_body
+        self._site = Site(host, port, "--port")
 
     async def start(self) -> int:
         """Bind and serve; returns the port.
@@ -58,22 +59,10 @@ class IndexerServer:
                 web.get("/", _page),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        try:
-            await site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise StartupError(
-                f"{self._host}:{self._port} cannot be bound: {error.strerror}; choose another --port"
-            ) from error
-        port: int = self._runner.addresses[0][1]
-        return port
+        return await self._site.start(app)
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._site.stop()
 
     async def _query(self, request: web.Request) -> web.Response:
         return _json(self._sources.query(await request.read()))

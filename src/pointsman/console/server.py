@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from pointsman.errors import StartupError
+from pointsman.console.site import Site
 
 MAX_DECISIONS = 20_000
 MAX_DIGITS = 5
@@ -34,9 +34,7 @@ class ConsoleServer:
 
     def __init__(self, sources: ConsoleSources, host: str = "127.0.0.1", port: int = 9090) -> None:
         self._sources = sources
-        self._host = host
-        self._port = port
-        self._runner: web.AppRunner | None = None
+        self._site = Site(host, port, "--admin-port")
 
     async def start(self) -> int:
         """Bind and serve; returns the port.
@@ -56,22 +54,10 @@ class ConsoleServer:
                 web.get("/decisions/{id}", self._decision),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        try:
-            await site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise StartupError(
-                f"admin port {self._host}:{self._port} cannot be bound: {error.strerror}; choose another --admin-port"
-            ) from error
-        port: int = self._runner.addresses[0][1]
-        return port
+        return await self._site.start(app)
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._site.stop()
 
     async def _metrics(self, _: web.Request) -> web.Response:
         page = await asyncio.get_running_loop().run_in_executor(None, self._sources.metrics)

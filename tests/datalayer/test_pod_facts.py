@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pointsman.datalayer.event_sources import MAX_ANSWER_BYTES, EventSourceReader
+from pointsman.datalayer.pod_facts import MAX_ANSWER_BYTES, PodFacts
 
 SOURCES = {"0": {"endpoint": "tcp://*:5557"}}
 
@@ -22,10 +22,10 @@ async def _read(pages: dict[str, bytes]) -> Any:
     app.router.add_get("/{path:.*}", page)
     runner = web.AppRunner(app)
     await runner.setup()
-    reader = EventSourceReader()
+    reader = PodFacts()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return await reader.read(f"127.0.0.1:{runner.addresses[0][1]}")
+        return await reader.event_sources(f"127.0.0.1:{runner.addresses[0][1]}")
     finally:
         await reader.close()
         await runner.cleanup()
@@ -47,10 +47,10 @@ def test_the_first_answer_that_says_something(pages: dict[str, bytes], found: An
 
 def test_a_pod_that_is_away() -> None:
     async def main() -> None:
-        reader = EventSourceReader()
+        reader = PodFacts()
         try:
             with pytest.raises(OSError):
-                await reader.read("127.0.0.1:1")
+                await reader.event_sources("127.0.0.1:1")
         finally:
             await reader.close()
 
