@@ -40,6 +40,8 @@ class Watchdog:
         self._timer = timer
         self._inside: str | None = None
         self._deadline = math.inf
+        self._cut = False
+        """A call was cut and has not ended: the cut may have been lost in a destructor or a collector's callback."""
         self._suspect: tuple[str, float] | None = None
         self._strikes: dict[str, int] = {}
         self._benched: dict[str, float] = {}
@@ -75,6 +77,7 @@ class Watchdog:
         finally:
             # A tick before this line raises into the caller's handler, and has unset it itself; after it none does.
             self._inside = None
+            self._cut = False
         if self._strikes:
             self._strikes.pop(plugin, None)
         return result
@@ -82,10 +85,11 @@ class Watchdog:
     def core(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Run the picker's own code that a plugin called back into: it is not to be cut."""
         plugin, self._inside = self._inside, None
+        cut, self._cut = self._cut, False
         try:
             return function(*args)
         finally:
-            self._inside = plugin
+            self._inside, self._cut = plugin, cut
 
     def tick(self) -> None:
         """Look whether a call takes too long.
@@ -97,6 +101,9 @@ class Watchdog:
             PluginTimeoutError: into the call under way.
         """
         plugin = self._inside
+        if self._cut:
+            self._cut = False
+            raise PluginTimeoutError("cut off once more: it went on after the first time")
         if plugin is None:
             self._quiet += 1
             if self._quiet >= IDLE_TICKS and not self._resting:
@@ -111,6 +118,7 @@ class Watchdog:
             self._suspect = suspect
             return
         self._inside = self._suspect = None
+        self._cut = True
         strikes = self._strikes[plugin] = self._strikes.get(plugin, 0) + 1
         if strikes >= STRIKES:
             del self._strikes[plugin]
