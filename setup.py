@@ -11,10 +11,11 @@ from setuptools import Extension, setup
 # it, or without a compiler, the package is pure Python: `pointsman version -v` says which it is.
 LIMITED = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+HEADERS = ("_xxh3", "_numbers", "_wire", "_kvids", "_kvsets", "_kvtable", "_kvrows", "_kvops", "_kvmap", "_viewmaps")
 SPEEDUPS = Extension(
     "pointsman._speedups",
     sources=["src/pointsman/_speedups.c"],
-    depends=[f"src/pointsman/{name}.h" for name in ("_xxh3", "_numbers", "_kvsets", "_kvtable", "_kvops")],
+    depends=[f"src/pointsman/{name}.h" for name in HEADERS],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=True,
     optional=True,

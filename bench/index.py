@@ -1,16 +1,27 @@
-"""The KV-cache index: look-up, ingestion and memory, against a plain reference walk and Dynamo's RadixTree.
+"""The KV-cache index: look-up, ingestion, memory and stalls, against a plain reference walk and Dynamo's RadixTree.
 
-    python bench/index.py                    # ours (compiled and pure) and the walk, up to 1 M blocks
+    python bench/index.py                    # ours and the walk: about a minute
     python bench/index.py --with-dynamo      # and ai-dynamo-runtime, installed into a throw-away venv (75 MB)
+    python bench/index.py --pure             # and our Python twin, as without a compiler
     python bench/index.py --large            # and memory at 10 M blocks
+    python bench/index.py --json | jq .ratios
 
-Every index runs in a process of its own, one after the other, so that memory is told apart. A look-up asks for 400
-blocks with keys just made; the pods share a prefix of 200 and each chain has its own rest. Rates and percentiles are
-the best of three rounds, wall clock.
+Every contender has a process of its own. They take turns, round after round, one at a time, so that what else runs on
+the machine hits all of them; numbers are medians over the rounds, ratios those of the medians. Times are
+seconds of the processor or of the clock, whichever are fewer (RadixTree hands work to a thread), unless it says
+"clock": on a busy machine that measures the others. Memory is measured in processes that have done nothing else.
 
-Ingestion is from bytes to index, in two forms. "hashes": the same facts for all, parent and block hashes: MessagePack
-for ours and the walk, JSON for RadixTree, whose binding takes nothing else. "tokens": vLLM's map form with 16 token ids
-a block, from which ours chains its own keys and RadixTree gets its token hashes and its JSON made.
+Look-ups ask for 400 blocks with keys just made; the pods share prefixes of 200 and each chain has its own rest.
+
+Ingestion is from bytes to index. "vLLM bytes": the same MessagePack for all, 16 token ids a block. Ours decodes it,
+chains its own keys from the tokens and keeps the pod's view. RadixTree's binding takes JSON of block and token hashes
+and nothing else, so what stands between is counted as its decoding: msgspec, its own compute_block_hash_for_seq, and
+msgspec's JSON. The walk believes the engine's hashes and skips the tokens. "own bytes": no tokens, hashes ready-made:
+MessagePack for ours and the walk, and for RadixTree the very JSON that apply_event wants.
+
+Stalls are ours alone: queries while 64 pods send events, beside a control in which the event loop or the thread only
+watches the clock for as long. What the control has too is the machine's doing. "turn before it" is what the loop does
+before a query gets its turn: the two together are what a query waits for on our account.
 """
 
 from __future__ import annotations
@@ -18,262 +29,148 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-from array import array
-from collections.abc import Callable
-from operator import itemgetter
 from pathlib import Path
-from random import Random
-from time import perf_counter, sleep
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
+from indexing.contenders import PODS
+from indexing.worker import serve
 
-KINDS = ("compiled", "pure", "walk", "dynamo")
-PODS = (8, 64, 512)
-BLOCKS, SHARED, TOKENS = 400, 200, 16
-CHAINS_PER_POD = {8: 20, 64: 20, 512: 5}  # as in the runs of RadixTree that we compare with: 64 k, 512 k, 1.02 M blocks
+KINDS = ("compiled", "pure", "walk", "radixtree")
+AIMS = "aims: look-up p99 <= 50 us at 512 pods; ingestion >= 2 x RadixTree; <= 64 B a block; a query < 1 ms meanwhile"
 
 
-class Index(Protocol):
-    """What is measured."""
+class Contender:
+    """A worker process, asked line by line."""
 
-    def store(self, pod: int, keys: list[int]) -> None: ...
-    def encode(self, parent: int | None, keys: list[int]) -> bytes: ...
-    def ingest(self, pod: int, payload: bytes) -> None: ...
-    def ingest_tokens(self, pod: int, payload: bytes) -> None: ...
-    def find(self, keys: list[int]) -> Any: ...
-
-
-def event(parent: int | None, keys: list[int], *, tokens: bool = False) -> bytes:
-    """A batch with one event in vLLM's map form; the tokens are made from the keys."""
-    stored = {
-        "type": "BlockStored",
-        "block_hashes": keys,
-        "parent_block_hash": parent,
-        "token_ids": [(key >> at) & 0x1FFFF for key in keys for at in range(TOKENS)] if tokens else [],
-        "block_size": TOKENS,
-        "lora_id": None,
-        "medium": "GPU",
-        "lora_name": None,
-    }
-    return msgspec.msgpack.encode([1.0, [stored], 0])
-
-
-class Ours:
-    """KVIndex, fed by the decoder of ``kvcache/events.py``."""
-
-    def __init__(self) -> None:
-        from pointsman.kvcache.blocks import token_block_keys  # noqa: PLC0415 - not there in RadixTree's venv
-        from pointsman.kvcache.events import decode_batch  # noqa: PLC0415
-        from pointsman.kvcache.kv_index import KVIndex  # noqa: PLC0415
-
-        self.index, self.decode, self.chain = KVIndex(), decode_batch, token_block_keys
-        self.encode = event
-        self.find = self.index.match
-        self.own: dict[int, int] = {}  # engine hash to own key, for parents
-
-    def store(self, pod: int, keys: list[int]) -> None:
-        self.index.store(pod, 0, keys)
-
-    def ingest(self, pod: int, payload: bytes) -> None:
-        one: Any
-        for one in self.decode(payload).events:
-            self.index.store(pod, 0, one.hashes)
-
-    def ingest_tokens(self, pod: int, payload: bytes) -> None:
-        one: Any
-        for one in self.decode(payload).events:
-            keys = self.chain(one.tokens, one.block_size, self.own.get(one.parent, 0))
-            self.own.update(zip(one.hashes, keys, strict=True))
-            self.index.store(pod, 0, keys)
-
-
-class Walk:
-    """The plain reference: key to a set of pods, looked at block by block."""
-
-    def __init__(self) -> None:
-        self.held: dict[int, set[int]] = {}
-        self.decode = msgspec.msgpack.decode
-        self.encode = event
-        self.ingest_tokens = self.ingest  # keyed by the engine's hashes, it needs no tokens
-
-    def store(self, pod: int, keys: list[int]) -> None:
-        for key in keys:
-            self.held.setdefault(key, set()).add(pod)
-
-    def ingest(self, pod: int, payload: bytes) -> None:
-        for one in self.decode(payload)[1]:
-            self.store(pod, one["block_hashes"])
-
-    def find(self, keys: list[int]) -> dict[int, int]:
-        found: dict[int, int] = {}
-        alive = set(self.held.get(keys[0], ()))
-        for at, key in enumerate(keys):
-            left = alive & self.held.get(key, set())
-            for pod in alive - left:
-                found[pod] = at
-            alive = left
-            if not alive:
-                return found
-        return found | dict.fromkeys(alive, len(keys))
-
-
-class Dynamo:
-    """RadixTree of ai-dynamo-runtime, as its Python binding offers it."""
-
-    def __init__(self) -> None:
-        from dynamo.llm import (  # type: ignore[import-not-found]  # noqa: PLC0415
-            RadixTree,
-            compute_block_hash_for_seq,
+    def __init__(self, kind: str, python: str) -> None:
+        self._kind = kind
+        environment = {**os.environ, "POINTSMAN_PURE": "1" if kind == "pure" else ""}
+        self._process = subprocess.Popen(
+            [python, __file__, "--worker", kind],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
-        self.tree, self.hash = RadixTree(), compute_block_hash_for_seq
-        self.find = self.tree.find_matches
-        self.ingest = self.tree.apply_event
+    def ask(self, *command: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self._kind} failed")
+        return json.loads(answer)
 
-    def ingest_tokens(self, pod: int, payload: bytes) -> None:
-        for one in msgspec.msgpack.decode(payload)[1]:
-            hashes = self.hash(one["token_ids"], one["block_size"])
-            pairs = zip(one["block_hashes"], hashes, strict=True)
-            stored = {
-                "parent_hash": one["parent_block_hash"],
-                "blocks": [{"block_hash": block, "tokens_hash": tokens} for block, tokens in pairs],
-            }
-            self.ingest(pod, msgspec.json.encode({"event_id": 1, "data": {"stored": stored}}))
-
-    def encode(self, parent: int | None, keys: list[int]) -> bytes:
-        blocks = [{"block_hash": key, "tokens_hash": key} for key in keys]
-        stored = {"parent_hash": parent, "blocks": blocks}
-        return json.dumps({"event_id": 1, "data": {"stored": stored}}).encode()
-
-    def store(self, pod: int, keys: list[int]) -> None:
-        self.ingest(pod, self.encode(None, keys))
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
-def chains(rng: Random, pods: int) -> list[tuple[int, list[int]]]:
-    """Chains of 400 blocks by pod; the first 200 are one of eight prefixes."""
-    prefixes = [[rng.getrandbits(64) for _ in range(SHARED)] for _ in range(8)]
-    return [
-        (pod, prefixes[rng.randrange(8)] + [rng.getrandbits(64) for _ in range(BLOCKS - SHARED)])
-        for _ in range(CHAINS_PER_POD[pods])
-        for pod in range(pods)
-    ]
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Of each number, over the rounds."""
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
-def percentiles(seconds: list[float]) -> tuple[float, float]:
-    """p50 and p99 in microseconds."""
-    seconds.sort()
-    return seconds[len(seconds) // 2] * 1e6, seconds[len(seconds) * 99 // 100] * 1e6
+def in_turns(contenders: dict[str, Contender], rounds: int, command: str) -> dict[str, dict[str, float]]:
+    """Medians of a measurement, by contender."""
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in contenders}
+    for _ in range(rounds):
+        for kind, contender in contenders.items():
+            found[kind].append(contender.ask(command))
+    return {kind: medians(each) for kind, each in found.items()}
 
 
-def measure_lookup(index: Index, held: list[tuple[int, list[int]]], rng: Random) -> tuple[float, float]:
-    """Of 3 rounds of 2,000 queries, a held chain each, the one with the best p99."""
-    rounds = []
-    for _ in range(3):
-        times = []
-        for _ in range(2000):
-            keys = array("Q", held[rng.randrange(len(held))][1]).tolist()  # as a request's: made a moment ago
-            start = perf_counter()
-            index.find(keys)
-            times.append(perf_counter() - start)
-        rounds.append(percentiles(times))
-    return min(rounds, key=itemgetter(1))
-
-
-def rate(ingest: Callable[[int, bytes], None], payloads: list[bytes]) -> float:
-    """Payloads a second, over 64 pods."""
-    start = perf_counter()
-    for at, payload in enumerate(payloads):
-        ingest(at & 63, payload)
-    return len(payloads) / (perf_counter() - start)
-
-
-def measure_ingestion(make: type[Index], rng: Random) -> dict[str, float]:
-    """Blocks a second in events of 400, events a second of one block, without and with tokens; best of three."""
-    best: dict[str, float] = {}
-    for _ in range(3):
-        index, chains_ = make(), [[rng.getrandbits(63) for _ in range(BLOCKS)] for _ in range(300)]
-        many = rate(index.ingest, [index.encode(None, keys) for keys in chains_])
-        singles = [(keys[at - 1] if at else None, keys[at : at + 1]) for at in range(60) for keys in chains_[:256]]
-        one = rate(make().ingest, [index.encode(*single) for single in singles])
-        many_tokens = rate(make().ingest_tokens, [event(None, keys, tokens=True) for keys in chains_])
-        one_tokens = rate(make().ingest_tokens, [event(*single, tokens=True) for single in singles])
-        found = {"many": many * BLOCKS, "one": one, "many_tokens": many_tokens * BLOCKS, "one_tokens": one_tokens}
-        best = {name: max(value, best.get(name, 0)) for name, value in found.items()}
-    return best
-
-
-def measure_concurrent(index: Index, held: list[tuple[int, list[int]]], rng: Random) -> tuple[float, float, float]:
-    """Queries while another thread ingests, p50, p99 and worst; the thread gives way after each batch of 64 blocks."""
-    payloads = [(n % 64, index.encode(None, [rng.getrandbits(64) for _ in range(64)])) for n in range(4000)]
-    stop = threading.Event()
-
-    def feed() -> None:
-        while not stop.is_set():
-            for pod, payload in payloads:
-                index.ingest(pod, payload)
-                sleep(0)
-                if stop.is_set():
-                    return
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    times = []
-    for _ in range(2000):
-        sleep(0.0005)
-        keys = held[rng.randrange(len(held))][1]
-        start = perf_counter()
-        index.find(keys)
-        times.append(perf_counter() - start)
-    stop.set()
-    thread.join()
-    return (*percentiles(times), times[-1] * 1e6)
-
-
-def resident() -> int:
-    """Resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def measure_memory(make: type[Index], blocks: int, rng: Random) -> float:
-    """Bytes per distinct block of one holder each, 64 pods. RadixTree gets chains, as it must."""
-    index = make()
-    index.store(0, [rng.getrandbits(64) for _ in range(BLOCKS)])
-    before = resident()
-    for start in range(0, blocks, BLOCKS):
-        index.store(start // BLOCKS % 64, [rng.getrandbits(64) for _ in range(BLOCKS)])
-    return (resident() - before) / blocks
-
-
-def maker(kind: str) -> Any:
-    """What makes an index of a kind."""
-    return {"walk": Walk, "dynamo": Dynamo}.get(kind, Ours)
-
-
-def measure_sizes(kind: str, *, large: bool) -> dict[str, Any]:
-    """Memory, in a process that has had no other index: what is freed would hide what is taken."""
-    row = {"1M": measure_memory(maker(kind), 1_000_000, Random(7))}
-    if large and kind in {"compiled", "dynamo"}:
-        row["10M"] = measure_memory(maker(kind), 10_000_000, Random(8))
-    return {"memory": row}
-
-
-def measure_speed(kind: str) -> dict[str, Any]:
-    """Times and rates of one index."""
-    make, rng = maker(kind), Random(7)
-    row: dict[str, Any] = {"lookup": {}, "ingestion": measure_ingestion(make, rng)}
+def run(pythons: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, by contender."""
+    contenders = {kind: Contender(kind, python) for kind, python in pythons.items()}
+    ingestion = in_turns(contenders, options.rounds, "ingest")
+    found: dict[str, Any] = {kind: {"lookup": {}, "ingestion": ingestion[kind]} for kind in pythons}
     for pods in PODS:
-        index, held = make(), chains(rng, pods)
-        for pod, keys in held:
-            index.store(pod, keys)
-        row["lookup"][pods] = measure_lookup(index, held, rng)
-    if kind in {"compiled", "pure"}:
-        row["concurrent"] = measure_concurrent(index, held, rng)
-    return row
+        for contender in contenders.values():
+            contender.ask("build", pods)
+        for kind, lookup in in_turns(contenders, options.rounds, "lookup").items():
+            found[kind]["lookup"][str(pods)] = lookup
+    for contender in contenders.values():
+        contender.close()
+    for kind, python in pythons.items():
+        found[kind]["memory"] = {size: measured(kind, python, blocks) for size, blocks in sizes(kind, options).items()}
+    stalls = Contender("compiled", pythons["compiled"])
+    found["compiled"]["stalls"] = stalls.ask("stalls", options.seconds)
+    stalls.close()
+    return found
+
+
+def sizes(kind: str, options: argparse.Namespace) -> dict[str, int]:
+    """Blocks to fill each with; dicts of 10 M blocks take 3 GB and are left out."""
+    return {"1M": 1_000_000} | ({"10M": 10_000_000} if options.large and kind in {"compiled", "radixtree"} else {})
+
+
+def measured(kind: str, python: str, blocks: int) -> Any:
+    """Memory, in a fresh process: what is freed would hide what is taken."""
+    fresh = Contender(kind, python)
+    found = fresh.ask("memory", blocks)
+    fresh.close()
+    return found
+
+
+def ratios(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Ours through theirs for rates, theirs through ours for times and bytes: above 1 we are ahead."""
+    ours, made = found["compiled"], {}
+    for kind, theirs in found.items():
+        if kind == "compiled":
+            continue
+        made[kind] = {
+            **{f"lookup {p} p99": theirs["lookup"][p]["p99"] / ours["lookup"][p]["p99"] for p in ours["lookup"]},
+            **{name: ours["ingestion"][name] / theirs["ingestion"][name] for name in ours["ingestion"]},
+            "memory": theirs["memory"]["1M"]["index"] / ours["memory"]["1M"]["index"],
+        }
+        if kind == "radixtree":  # ours with everything against theirs with everything done beforehand
+            for name in ("many", "one"):
+                made[kind][f"{name}, its JSON ready-made"] = (
+                    ours["ingestion"][name] / theirs["ingestion"][f"{name}_own"]
+                )
+    return made
+
+
+def show(found: dict[str, Any], shares: dict[str, dict[str, float]]) -> None:
+    """Two tables."""
+    rows: list[tuple[str, str, list[str]]] = []
+    for pods in PODS:
+        cells = ["{p50:.1f}/{p99:.1f} µs".format(**row["lookup"][str(pods)]) for row in found.values()]
+        rows.append((f"look-up 400 blocks, {pods} pods, p50/p99", f"lookup {pods} p99", cells))
+    for what, name, unit, form in (
+        ("400-block events, vLLM bytes", "many", 1e6, "{:.2f} M blk/s"),
+        ("1-block events, vLLM bytes", "one", 1e3, "{:.0f} k ev/s"),
+        ("400-block events, own bytes", "many_own", 1e6, "{:.2f} M blk/s"),
+        ("1-block events, own bytes", "one_own", 1e3, "{:.0f} k ev/s"),
+    ):
+        rows.append((f"ingest {what}", name, [form.format(row["ingestion"][name] / unit) for row in found.values()]))
+    for size in ("1M", "10M"):
+        memory = [row["memory"].get(size, {}) for row in found.values()]
+        for part in ("index", "index and views"):
+            cells = [f"{each[part]:.0f} B/block" if part in each else "" for each in memory]
+            if any(cells) and (size, part) != ("10M", "index and views"):
+                rows.append((f"memory at {size}, {part}", "memory" if (size, part) == ("1M", "index") else "", cells))
+    print(f"{'':<42}" + "".join(f"{kind:>17}" for kind in found) + "".join(f"{'x ' + kind:>13}" for kind in shares))
+    for label, name, cells in rows:
+        versus = [f"{share[name]:.1f}" if name else "" for share in shares.values()]
+        print(f"{label:<42}" + "".join(f"{cell:>17}" for cell in cells) + "".join(f"{cell:>13}" for cell in versus))
+    if "radixtree" in shares:
+        ready = [f"{shares['radixtree'][f'{name}, its JSON ready-made']:.1f}" for name in ("many", "one")]
+        print(f"ours from vLLM bytes, RadixTree from JSON made beforehand: x {ready[0]} (400 blocks), x {ready[1]} (1)")
+    print(f"\n{'compiled, while 64 pods send events, µs':<42}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}")
+    words = {"own": "a query", "turn": "turn before it", "due": "from due to answer, clock", "clock": "a query, clock"}
+    for way, parts in found["compiled"]["stalls"].items():
+        for part, numbers in parts.items():
+            print(f"{way + ': ' + words[part]:<42}" + "".join(f"{number:>10.0f}" for number in numbers.values()))
+    print(AIMS)
 
 
 def dynamo_python(folder: Path) -> str:
@@ -285,78 +182,32 @@ def dynamo_python(folder: Path) -> str:
     return python
 
 
-def show(rows: dict[str, dict[str, Any]]) -> None:
-    """One table."""
-    print(f"{'':<26}" + "".join(f"{kind:>16}" for kind in rows))
-    lines: list[tuple[str, list[str]]] = [
-        (
-            f"look-up {pods} pods, p50/p99",
-            ["{:.1f}/{:.1f} µs".format(*row["lookup"][str(pods)]) for row in rows.values()],
-        )
-        for pods in PODS
-    ]
-    lines += [
-        (f"ingest {what}", [f"{row['ingestion'][name] / unit:.{digits}f} {label}" for row in rows.values()])
-        for what, name, unit, digits, label in (
-            ("400 blocks, hashes", "many", 1e6, 2, "M blk/s"),
-            ("400 blocks, tokens", "many_tokens", 1e6, 2, "M blk/s"),
-            ("1 block, hashes", "one", 1e3, 0, "k ev/s"),
-            ("1 block, tokens", "one_tokens", 1e3, 0, "k ev/s"),
-        )
-    ]
-    lines += [
-        (
-            "while ingesting, p99",
-            [f"{row['concurrent'][1]:.0f} µs" if "concurrent" in row else "" for row in rows.values()],
-        ),
-        (
-            "while ingesting, worst",
-            [f"{row['concurrent'][2]:.0f} µs" if "concurrent" in row else "" for row in rows.values()],
-        ),
-    ]
-    lines += [
-        (
-            f"memory at {size}",
-            [f"{row['memory'][size]:.0f} B/block" if size in row["memory"] else "" for row in rows.values()],
-        )
-        for size in ("1M", "10M")
-    ]
-    for name, cells in lines:
-        print(f"{name:<26}" + "".join(f"{cell:>16}" for cell in cells))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--with-dynamo", action="store_true", help="also RadixTree, from PyPI in a throw-away venv")
     parser.add_argument("--dynamo-python", metavar="PATH", help="an interpreter that has it and msgspec already")
-    parser.add_argument("--large", action="store_true", help="also memory at 10 M blocks: 1 GB")
-    parser.add_argument("--only", choices=KINDS, help=argparse.SUPPRESS)
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--pure", action="store_true", help="also our Python twin")
+    parser.add_argument("--large", action="store_true", help="also memory at 10 M blocks: 1 GB, half a minute each")
+    parser.add_argument("--rounds", type=int, default=5, help="of every measurement (default: 5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each way of queries during ingestion")
+    parser.add_argument("--json", action="store_true", help="everything measured, times in µs, rates per second")
+    parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.only:
-        kind = options.only
-        print(json.dumps(measure_sizes(kind, large=options.large) if options.memory else measure_speed(kind)))
+    if options.worker:
+        serve(options.worker)
         return
-    rows = {}
     with tempfile.TemporaryDirectory() as folder:
-        for kind in KINDS:
-            if kind == "dynamo" and not (options.with_dynamo or options.dynamo_python):
-                print("RadixTree left out: --with-dynamo installs it into a throw-away venv")
-                continue
-            python = sys.executable
-            if kind == "dynamo":
-                python = options.dynamo_python or dynamo_python(Path(folder) / "venv")
-            environment = {**os.environ, "POINTSMAN_PURE": "1" if kind == "pure" else ""}
-            command = [python, __file__, "--only", kind]
-            row: dict[str, Any] = {}
-            for part in ([], ["--memory", *(["--large"] if options.large else [])]):
-                done = subprocess.run([*command, *part], env=environment, stdout=subprocess.PIPE, check=False)
-                row |= json.loads(done.stdout) if not done.returncode else {}
-            if "memory" in row and "lookup" in row:
-                rows[kind] = row
-            else:
-                print(f"{kind} left out: it failed")
-    show(rows)
+        pythons = {"compiled": sys.executable, "walk": sys.executable}
+        if options.pure:
+            pythons["pure"] = sys.executable
+        if options.with_dynamo or options.dynamo_python:
+            pythons["radixtree"] = options.dynamo_python or dynamo_python(Path(folder) / "venv")
+        found = run(pythons, options)
+    shares = ratios(found)
+    if options.json:
+        print(json.dumps({"found": found, "ratios": shares, "rounds": options.rounds}))
+    else:
+        show(found, shares)
 
 
 if __name__ == "__main__":

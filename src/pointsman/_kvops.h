@@ -2,17 +2,9 @@
 #ifndef POINTSMAN_KVOPS_H
 #define POINTSMAN_KVOPS_H
 
-#include "_kvtable.h"
+#include "_kvrows.h"
 
-#if defined(__GNUC__) || defined(__clang__)
-#define PREFETCH(at) __builtin_prefetch(at)
-static inline uint32_t lowest_bit(uint64_t word) { return (uint32_t)__builtin_ctzll(word); }
-#else
-#define PREFETCH(at) ((void)0)
-static inline uint32_t lowest_bit(uint64_t word) { uint32_t bit = 0; while (!(word >> bit & 1)) bit++; return bit; }
-#endif
-
-enum { FAR = 16, NEAR = 8 };
+enum { FAR = 16, NEAR = 8, EVICT = 1024 };
 
 /* Ask memory for what the loop needs a few keys later: a look-up of 400 keys in 10 M blocks is 800 cache misses. */
 static inline void look_ahead(Table *t, const uint64_t *keys, int64_t far, int64_t near, int64_t count) {
@@ -32,44 +24,48 @@ static void evict_one(Table *t) {
     Block *b = block_at(t, t->oldest);
     uint32_t ref = b->holders;
     if (ref & INLINE) {
-        Slot *s = &t->slot[inline_slot(ref)];
-        for (int tier = 0; tier < TIERS; tier++) s->tier[tier] -= inline_tiers(ref) >> tier & 1;
-        s->blocks--;
+        Row *r = &t->row[inline_slot(ref)];
+        int counts = !is_dying(t, inline_slot(ref));
+        for (int tier = 0; counts && tier < TIERS; tier++) r->tier[tier] -= inline_tiers(ref) >> tier & 1;
+        r->blocks -= (uint32_t)counts;
     } else if (ref) {
         const Set *set = t->sets.set[ref];
         for (uint32_t at = 0; at < set->words; at++) {
             uint64_t any = 0;
             for (uint32_t tier = 0; tier < TIERS; tier++) {
-                uint64_t bits = set->bits[tier * set->words + at];
+                uint64_t bits = set->bits[tier * set->words + at] & ~t->dying[at];
                 any |= bits;
-                for (; bits; bits &= bits - 1) t->slot[at * 64 + lowest_bit(bits)].tier[tier]--;
+                for (; bits; bits &= bits - 1) t->row[at * 64 + lowest_bit(bits)].tier[tier]--;
             }
-            for (; any; any &= any - 1) t->slot[at * 64 + lowest_bit(any)].blocks--;
+            for (; any; any &= any - 1) t->row[at * 64 + lowest_bit(any)].blocks--;
         }
     }
     release(&t->sets, ref);
-    free_block(t, find(t, b->key));
+    free_block(t, find(t, key_of(b)));
     t->evicted++;
 }
 
-/* Past the bound, a 64th of the blocks goes at once, as in the Python twin (whose dict is slow at giving its oldest). */
+/* Past the bound, a 64th of the blocks goes at once, as in the Python twin (whose dict is slow at giving its oldest),
+ * but no more than EVICT beyond what is needed: a 64th of 16 M blocks took 50 ms. */
 static void evict(Table *t) {
     if (!t->bound || t->blocks <= t->bound) return;
-    uint64_t keep = t->bound - t->bound / 64;
-    while (t->blocks > keep) evict_one(t);
-    for (uint32_t slot = 0; slot < t->width; slot++) tidy(t, slot);
+    sweep(t, AT_ONCE);
+    uint64_t more = t->bound / 64, keep = t->bound - (more < EVICT ? more : EVICT);
+    while (t->blocks > keep && t->blocks) evict_one(t);
 }
 
 /* Tail first, so that within one call the tail is the oldest and goes before its head. */
 static int64_t store_keys(Table *t, uint32_t slot, int tier, const uint64_t *keys, int64_t count) {
     int64_t stored = 0;
-    if (count && grow_slots(t, slot) < 0) return -1;
+    uint32_t row = count ? row_for(t, slot) : NO_ROW;
+    if (count && row == NO_ROW) return -1;
+    sweep(t, (uint64_t)count * 4 + 64);
     for (int64_t at = count - 1; at >= 0; at--) {
         look_ahead(t, keys, at - FAR, at - NEAR, count);
         uint32_t *place = find(t, keys[at]), id = place ? id_in(*place) : new_block(t, keys[at]);
         if (!id) return -1;
         if (place) touch_block(t, id); else make_newest(t, id);
-        int given = give(t, id, slot, tier);
+        int given = give(t, id, row, tier);
         if (given < 0) {
             if (!block_at(t, id)->holders) free_block(t, find(t, keys[at]));
             return -1;
@@ -82,15 +78,16 @@ static int64_t store_keys(Table *t, uint32_t slot, int tier, const uint64_t *key
 
 static int64_t discard_keys(Table *t, uint32_t slot, int tier, const uint64_t *keys, int64_t count) {
     int64_t gone = 0;
-    if (slot >= t->width) return 0;
+    uint32_t row = row_at(t, slot);
+    sweep(t, (uint64_t)count * 4 + 64);
+    if (row == NO_ROW) return 0;
     for (int64_t at = 0; at < count; at++) {
         look_ahead(t, keys, at + FAR, at + NEAR, count);
         uint32_t *place = find(t, keys[at]);
-        int taken = place ? take(t, id_in(*place), slot, 1U << tier) : 0;
+        int taken = place ? take(t, id_in(*place), row, 1U << tier) : 0;
         if (taken < 0) return -1;
         gone += taken;
     }
-    tidy(t, slot);
     return gone;
 }
 
@@ -101,33 +98,18 @@ static void touch_keys(Table *t, const uint64_t *keys, int64_t count) {
     }
 }
 
-static int64_t clear_slot(Table *t, uint32_t slot, uint32_t tiers) {
-    int64_t gone = 0;
-    if (slot >= t->width) return 0;
-    Slot *s = &t->slot[slot];
-    for (uint32_t at = 0; at < s->length; at++) {
-        if (at + FAR < s->length) PREFETCH(block_at(t, s->log[at + FAR]));
-        if (at + NEAR < s->length) {
-            PREFETCH(&t->table.place[home(&t->table, mixed(block_at(t, s->log[at + NEAR])->key))]);
-        }
-        if (!block_at(t, s->log[at])->holders) continue; /* a stale id of a free block */
-        int taken = take(t, s->log[at], slot, tiers);
-        if (taken < 0) return -1;
-        gone += taken;
-    }
-    if (!s->blocks) {
-        free(s->log);
-        s->log = NULL;
-        s->length = s->room = 0;
-    }
-    tidy(t, slot);
+/* tier -1: every tier, at no cost; else in time to the slot's blocks. */
+static int64_t clear_slot(Table *t, uint32_t slot, int tier) {
+    uint32_t row = row_at(t, slot);
+    int64_t gone = row == NO_ROW ? 0 : tier < 0 ? clear_row(t, row, slot) : clear_tier(t, row, tier);
+    sweep(t, AT_ONCE);
     return gone;
 }
 
 typedef struct {
-    uint32_t words; /* 64 slots each */
-    uint64_t *alive; /* slots that held every block so far */
-    int32_t *blocks, *cpu, *disk; /* by slot; cpu and disk: of the blocks, those in no better tier */
+    uint32_t words; /* 64 rows each */
+    uint64_t *alive; /* rows that held every block so far */
+    int32_t *blocks, *cpu, *disk; /* by row; cpu and disk: of the blocks, those in no better tier */
     int any_cpu, any_disk;
 } Match;
 
@@ -180,7 +162,7 @@ static int match_keys(Table *t, Match *m, const uint64_t *keys, int64_t count) {
     uint32_t ref = 0;
     int64_t since = 0, at = 0;
     int left = 1;
-    memset(m->alive, 0xff, m->words * 8);
+    for (uint32_t word = 0; word < m->words; word++) m->alive[word] = ~t->dying[word];
     for (; left > 0 && at < count; at++) {
         look_ahead(t, keys, at + FAR, at + NEAR, count);
         uint32_t *place = find(t, keys[at]), now = place ? block_at(t, id_in(*place))->holders : 0;
@@ -199,15 +181,22 @@ static int match_keys(Table *t, Match *m, const uint64_t *keys, int64_t count) {
 static uint64_t table_bytes(const Table *t) {
     uint64_t bytes = (uint64_t)t->segments * (SEGMENT * sizeof(Block) + sizeof(Block *)) + t->sets.bytes;
     bytes += (t->table.size + t->old.size + t->sets.buckets) * 4 + (uint64_t)t->sets.room * 12;
-    for (uint32_t slot = 0; slot < t->width; slot++) bytes += sizeof(Slot) + (uint64_t)t->slot[slot].room * 4;
+    for (uint32_t row = 0; row < t->rows; row++) {
+        bytes += sizeof(Row) + ((uint64_t)t->row[row].ids.size + t->row[row].old.size) * 4;
+    }
     return bytes;
 }
 
 static void free_table(Table *t) {
     for (uint32_t at = 0; at < t->segments; at++) free(t->segment[at]);
-    for (uint32_t slot = 0; slot < t->width; slot++) free(t->slot[slot].log);
+    for (uint32_t row = 0; row < t->rows; row++) {
+        free_ids(&t->row[row].ids);
+        free_ids(&t->row[row].old);
+    }
     free(t->segment);
-    free(t->slot);
+    free(t->row);
+    free(t->dying);
+    free(t->row_of);
     free(t->table.place);
     free(t->old.place);
     free_sets(&t->sets);

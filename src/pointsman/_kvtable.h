@@ -1,12 +1,24 @@
 /* Block key -> (slot, tier) pairs, oldest block first out. No Python in here.
  *
- * Memory per block of one holder: 24 B block + 5 to 10 B hash table + 4 to 8 B in the slot's log. Blocks of several
+ * Memory per block of one holder: 20 B block + 5 to 10 B hash table + 5 to 11 B in its row's ids. Blocks of several
  * holders refer to a shared, counted bit set, so that a prefix held by 512 pods costs one set and not one per block,
- * and a match compares one number per block as long as the holders stay the same. */
+ * and a match compares one number per block as long as the holders stay the same.
+ *
+ * Holders are rows. A slot has a row from its first store until it is cleared; then the row is dying: it counts for
+ * nothing, and its blocks are swept a few per call before it is given out again. So a clear takes no time. */
 #ifndef POINTSMAN_KVTABLE_H
 #define POINTSMAN_KVTABLE_H
 
+#include "_kvids.h"
 #include "_kvsets.h"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PREFETCH(at) __builtin_prefetch(at)
+static inline uint32_t lowest_bit(uint64_t word) { return (uint32_t)__builtin_ctzll(word); }
+#else
+#define PREFETCH(at) ((void)0)
+static inline uint32_t lowest_bit(uint64_t word) { uint32_t bit = 0; while (!(word >> bit & 1)) bit++; return bit; }
+#endif
 
 enum { SEGMENT_BITS = 14, SEGMENT = 1 << SEGMENT_BITS, FIRST_TABLE = 1024, MIGRATE = 8 };
 #define NONE 0U          /* no block: ids start at 1 */
@@ -16,23 +28,15 @@ enum { SEGMENT_BITS = 14, SEGMENT = 1 << SEGMENT_BITS, FIRST_TABLE = 1024, MIGRA
 #define MOST_BLOCKS ((1LL << ID_BITS) - (1LL << 20)) /* what one call may store past the bound must have ids too */
 
 typedef struct {
-    uint64_t key;
+    uint32_t key[2]; /* as one number the block would be 24 bytes */
     uint32_t holders; /* Ref; 0 for a free block */
     uint32_t older, newer;
-    uint32_t mark; /* used while a log is compacted */
 } Block;
 
 typedef struct {
     uint32_t *place; /* tag and block id */
     uint64_t size, used; /* used counts GONE places too */
 } Places;
-
-typedef struct {
-    uint32_t *log; /* ids of blocks this slot took, some of them stale; at most 2 * blocks + 64 */
-    uint32_t length, room;
-    uint32_t blocks;
-    uint32_t tier[TIERS];
-} Slot;
 
 typedef struct {
     Sets sets;
@@ -42,11 +46,15 @@ typedef struct {
     uint32_t oldest, newest;
     Places table, old; /* old: being moved over while the table grows, a few places per store */
     uint64_t moved;
-    Slot *slot;
-    uint32_t width; /* highest slot ever stored + 1 */
+    Row *row;
+    uint32_t rows, free_row, dying_row; /* free and dying rows are chained; dying: the one that is swept */
+    uint64_t *dying; /* bit set of rows */
+    uint32_t *row_of; /* by slot; NO_ROW for none */
+    uint32_t slots;   /* highest slot ever stored + 1 */
 } Table;
 
 static inline Block *block_at(Table *t, uint32_t id) { return &t->segment[id >> SEGMENT_BITS][id & (SEGMENT - 1)]; }
+static inline uint64_t key_of(const Block *b) { uint64_t key; memcpy(&key, b->key, 8); return key; }
 static inline uint64_t mixed(uint64_t key) { return (key ^ (key >> 29)) * 0x9E3779B97F4A7C15ULL; }
 static inline uint64_t home(const Places *p, uint64_t mix) { return (mix >> 20) & (p->size - 1); }
 static inline uint32_t tag_of(uint64_t mix) { return (uint32_t)(mix >> 59) << ID_BITS; }
@@ -57,7 +65,7 @@ static uint32_t *find_in(Table *t, const Places *p, uint64_t key) {
     uint64_t mix = mixed(key);
     uint32_t tag = tag_of(mix), at;
     for (uint64_t n = home(p, mix); (at = p->place[n]); n = (n + 1) & (p->size - 1)) {
-        if ((at & ~ID_MASK) == tag && at != GONE && block_at(t, id_in(at))->key == key) return &p->place[n];
+        if ((at & ~ID_MASK) == tag && at != GONE && key_of(block_at(t, id_in(at))) == key) return &p->place[n];
     }
     return NULL;
 }
@@ -68,7 +76,7 @@ static inline uint32_t *find(Table *t, uint64_t key) {
 }
 
 static void put(Table *t, Places *p, uint32_t id) {
-    uint64_t mix = mixed(block_at(t, id)->key), at = home(p, mix);
+    uint64_t mix = mixed(key_of(block_at(t, id))), at = home(p, mix);
     while (p->place[at]) {
         if (p->place[at] == GONE) { p->used--; break; }
         at = (at + 1) & (p->size - 1);
@@ -80,7 +88,8 @@ static void put(Table *t, Places *p, uint32_t id) {
 /* A few places at a time: rehashing 10 M blocks in one go would stop every query for half a second. */
 static void migrate(Table *t, uint64_t places) {
     for (; places && t->moved < t->old.size; places--, t->moved++) {
-        uint32_t *place = &t->old.place[t->moved];
+        uint32_t *place = &t->old.place[t->moved], soon = t->moved + 2 * MIGRATE < t->old.size ? place[2 * MIGRATE] : 0;
+        if (soon && soon != GONE) PREFETCH(block_at(t, id_in(soon)));
         if (*place && *place != GONE) {
             put(t, &t->table, id_in(*place));
             *place = GONE;
@@ -124,7 +133,8 @@ static uint32_t new_block(Table *t, uint64_t key) {
         if (t->next_id >= ID_MASK) return NONE;
         id = t->next_id++;
     }
-    *block_at(t, id) = (Block){.key = key};
+    *block_at(t, id) = (Block){.holders = 0};
+    memcpy(block_at(t, id)->key, &key, 8);
     put(t, &t->table, id);
     t->blocks++;
     return id;
@@ -170,85 +180,6 @@ static void free_block(Table *t, uint32_t *place) {
     b->older = t->free_id;
     t->free_id = id;
     t->blocks--;
-}
-
-static int grow_slots(Table *t, uint32_t slot) {
-    if (slot < t->width) return 0;
-    Slot *grown = realloc(t->slot, (slot + 1) * sizeof *grown);
-    if (!grown) return -1;
-    memset(grown + t->width, 0, (slot + 1 - t->width) * sizeof *grown);
-    t->slot = grown;
-    t->width = slot + 1;
-    return 0;
-}
-
-/* Keep each block that the slot holds, once. A stale id whose block the slot holds again is as good as a new one. */
-static void compact(Table *t, uint32_t slot) {
-    Slot *s = &t->slot[slot];
-    uint32_t kept = 0;
-    for (uint32_t at = 0; at < s->length; at++) {
-        Block *b = block_at(t, s->log[at]);
-        if (b->mark || !tiers_of(&t->sets, b->holders, slot)) continue;
-        b->mark = 1;
-        s->log[kept++] = s->log[at];
-    }
-    for (uint32_t at = 0; at < kept; at++) block_at(t, s->log[at])->mark = 0;
-    s->length = kept;
-    if (s->room > 2 * kept + 256) {
-        uint32_t *less = realloc(s->log, (kept + 64) * sizeof *less);
-        if (less) { s->log = less; s->room = kept + 64; }
-    }
-}
-
-static void tidy(Table *t, uint32_t slot) {
-    if (t->slot[slot].length > 2 * (uint64_t)t->slot[slot].blocks + 64) compact(t, slot);
-}
-
-static int append(Table *t, uint32_t slot, uint32_t id) {
-    tidy(t, slot);
-    Slot *s = &t->slot[slot];
-    if (s->length == s->room) {
-        uint32_t room = s->room + s->room / 4 + 16;
-        uint32_t *grown = realloc(s->log, room * sizeof *grown);
-        if (!grown) return -1;
-        s->log = grown;
-        s->room = room;
-    }
-    s->log[s->length++] = id;
-    return 0;
-}
-
-/* Give the block `id` to a slot's tier: 1 if it was new there, 0 if not, -1 without memory. */
-static int give(Table *t, uint32_t id, uint32_t slot, int tier) {
-    uint32_t holders = block_at(t, id)->holders, had = tiers_of(&t->sets, holders, slot);
-    if (had >> tier & 1) return 0;
-    if (!had && append(t, slot, id) < 0) return -1;
-    uint32_t now = flip(&t->sets, holders, slot, tier);
-    if (now == REF_FAILED) return -1;
-    release(&t->sets, holders);
-    block_at(t, id)->holders = now;
-    t->slot[slot].tier[tier]++;
-    t->slot[slot].blocks += !had;
-    return 1;
-}
-
-/* Take a block from tiers (bit set) of a slot: from how many it went, -1 without memory. */
-static int take(Table *t, uint32_t id, uint32_t slot, uint32_t tiers) {
-    Block *b = block_at(t, id);
-    uint32_t had = tiers_of(&t->sets, b->holders, slot);
-    int taken = 0;
-    for (int tier = 0; tier < TIERS; tier++) {
-        if (!((had & tiers) >> tier & 1)) continue;
-        uint32_t now = flip(&t->sets, b->holders, slot, tier);
-        if (now == REF_FAILED) return -1;
-        release(&t->sets, b->holders);
-        b->holders = now;
-        t->slot[slot].tier[tier]--;
-        taken++;
-    }
-    if (had && !(had & ~tiers)) t->slot[slot].blocks--;
-    if (!b->holders) free_block(t, find(t, b->key));
-    return taken;
 }
 
 #endif

@@ -86,6 +86,14 @@ static inline Py_ssize_t one_u32(const uint8_t *at, Py_ssize_t left, uint32_t *t
         *to = at[0];
         return 1;
     }
+    if (at[0] == 0xcd && left >= 3) { /* nearly all token ids: 1.5 ns instead of 4 */
+        *to = (uint32_t)at[1] << 8 | at[2];
+        return 3;
+    }
+    if (at[0] == 0xce && left >= 5) {
+        *to = (uint32_t)at[1] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 8 | at[4];
+        return 5;
+    }
     /* cc to cf: unsigned of 1, 2, 4, 8 bytes; d0 to d3: the same with a sign, which must be plus. */
     if (at[0] < 0xcc || at[0] > 0xd3) return 0;
     Py_ssize_t size = (Py_ssize_t)1 << (at[0] & 3);

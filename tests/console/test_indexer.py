@@ -112,9 +112,13 @@ def test_refusals_are_json_and_name_the_field() -> None:
     serve(work)
 
 
+async def _nothing(_: bytes) -> dict[str, Any]:
+    return {}
+
+
 def test_bodies_over_the_limit() -> None:
     async def work() -> None:
-        sources = IndexerSources(lambda _: {}, lambda *_: {}, list, dict, lambda: b"")
+        sources = IndexerSources(_nothing, lambda *_: {}, list, dict, lambda: b"")
         server = IndexerServer(sources, port=0, max_body=1000)
         port = await server.start()
         try:

@@ -30,7 +30,7 @@ def sources(rig: Rig, *, ready: bool = True) -> ConsoleSources:
         return record.view() if record else None
 
     return ConsoleSources(
-        metrics=rig.metrics.render,
+        metrics=lambda: rig.metrics.render,
         ready=lambda: ready,
         pods=lambda: [{"id": endpoint.id, "hostport": endpoint.hostport} for endpoint in rig.endpoints],
         config=rig.plan.effective,

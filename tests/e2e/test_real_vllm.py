@@ -7,18 +7,14 @@ empty prefix caches and texts of its own.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
 from rich.console import Console
+from tests.e2e.real_vllm.servers import MODEL, make_model, vllm_server, wait_healthy
 
 from pointsman.app.discovery import EndpointOptions
 from pointsman.app.up import Up, UpOptions
@@ -30,61 +26,7 @@ from pointsman.sim.workload import brief_workload, chat_body, poisson_arrivals
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1500)]
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
-MODEL = "tiny"
 GROUPS, VARIANTS, SYSTEM_TOKENS, RATE = 16, 8, 2200, 4.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _vllm(model: Path, core: int, log: Path) -> Iterator[str]:
-    port = _free_port()
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": str(core),
-        "VLLM_HOST_IP": "127.0.0.1",
-        "VLLM_LOOPBACK_IP": "127.0.0.1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_SERVER_DEV_MODE": "1",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    flags = ["--host", "127.0.0.1", "--port", str(port), "--model", str(model), "--served-model-name", MODEL]
-    flags += ["--dtype", "bfloat16", "--enforce-eager", "--max-model-len", "4096", "--max-num-seqs", "8"]
-    flags += ["--max-num-batched-tokens", "2048", "--block-size", "32", "--num-gpu-blocks-override", "1024"]
-    flags += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [PYTHON, "-m", "vllm.entrypoints.openai.api_server", *flags], env=environment, stdout=out, stderr=out
-        )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _wait_healthy(url: str, log: Path) -> None:
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(1)
-    pytest.fail(f"vLLM did not come up: {log.read_text()[-2000:]}")
 
 
 async def _counters(urls: list[str]) -> tuple[float, float]:
@@ -153,13 +95,12 @@ async def _measure(urls: list[str], policy: str, seed: int) -> PolicyResult:
 
 def test_shared_prefixes_hit_more_often_than_with_round_robin(tmp_path: Path) -> None:
     setup("warning")
-    model = tmp_path / "model"
-    maker = Path(__file__).parent / "real_vllm" / "make_tiny_model.py"
-    subprocess.run([PYTHON, maker, model], check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    model = make_model(tmp_path / "model")
     logs = [tmp_path / "vllm-a.log", tmp_path / "vllm-b.log"]
-    with _vllm(model, 0, logs[0]) as a, _vllm(model, 1, logs[1]) as b:
+    flags = ("--enable-prefix-caching", "--enable-prompt-tokens-details")
+    with vllm_server(model, 0, logs[0], flags=flags) as a, vllm_server(model, 1, logs[1], flags=flags) as b:
         for url, log in ((a, logs[0]), (b, logs[1])):
-            _wait_healthy(url, log)
+            wait_healthy(url, log)
         for url in (a, b):  # the first request compiles
             asyncio.run(fire(f"{url}/v1/chat/completions", _shots(99)[:2], timeout=300))
         results = {

@@ -13,6 +13,7 @@ from pointsman.kvcache.events import BlockRemoved, BlockStored, EventBatch
 from pointsman.kvcache.known_pods import PUSHED_CONFIDENCE, WARM_CONFIDENCE, WARM_SECONDS, KnownPods
 from pointsman.kvcache.kv_index import CPU, GPU, KVIndex
 from pointsman.kvcache.query import BadQueryError, Query, answer
+from pointsman.kvcache.told import Told
 
 TOKENS = list(range(8))
 KEYS = token_block_keys(TOKENS, 2, root_key(""))
@@ -184,3 +185,41 @@ def test_a_pod_removed_while_a_snapshot_is_taken(fleet: Fleet) -> None:
         fleet.pods.remove("b")
         fleet.pods.push("c", "m", STORED)
     assert taken == ["a"]
+
+
+def told(pod: str = "a", size: int = 2) -> Told:
+    return Told(pod, 0, 1, whole=True, block_size=size, models=("m",), confidence=1.0, wall=0.0)
+
+
+def test_what_other_replicas_tell_is_apart_from_what_is_heard(fleet: Fleet) -> None:
+    assert fleet.pods.wants("a", 0)
+    slot = fleet.pods.open(told(), 100.0)
+    fleet.index.store(slot, GPU, KEYS)
+    assert fleet.matched("a") == (4, WARM_CONFIDENCE)
+    fleet.pods.trust("a", 0, 0.9, 6.0)
+    assert fleet.matched("a") == (4, 0.9)
+    assert [(one.pod, one.warm, one.confidence, one.source) for one in fleet.pods.infos()] == [("a", 4, 0.9, "shared")]
+    fleet.pods.refresh(6.0)
+    assert fleet.matched("a") == (4, WARM_CONFIDENCE)
+    view = fleet.pods.make_view("a", 0)
+    assert view is not None
+    assert fleet.pods.facts("a", 0) == (0.0, 0, ("m",))
+    fleet.sure["a", 0] = 0.5
+    assert not fleet.pods.wants("a", 0)
+    fleet.pods.refresh(6.0)
+    assert fleet.pods.slot_of("a", 0) == -1
+    assert fleet.matched("a")[0] == 0
+
+
+def test_a_newer_memory_takes_the_place_of_an_older_one_and_ends_with_the_pod(fleet: Fleet) -> None:
+    fleet.pods.restore([disk.HolderSnapshot("a", 0, ["m"], 2, [disk.pack(KEYS), b"", b""])], 0.0)
+    slot = fleet.pods.slot_of("a", 0)
+    assert fleet.pods.open(told(), 100.0) == slot
+    assert fleet.matched("a") == (0, WARM_CONFIDENCE)
+    fleet.pods.drop("a", 0)
+    fleet.pods.trust("a", 0, 0.9, 100.0)
+    assert fleet.pods.slot_of("a", 0) == -1
+    fleet.pods.refresh(1.0)
+    assert fleet.pods.names() == []
+    fleet.pods.drop("a", 0)
+    assert fleet.pods.facts("a", 0) == (0.0, 0, ())

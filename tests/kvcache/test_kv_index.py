@@ -169,6 +169,26 @@ def test_a_key_is_expected_as_long_as_its_last_chain() -> None:
     assert index.stats().speculative == 0
 
 
+def test_what_an_engine_removed_is_not_expected_of_it_any_more() -> None:
+    index = KVIndex()
+    index.speculate(0, [1, 2, 3], expires=10)
+    index.speculate(0, [1, 2, 4], expires=20)
+    index.speculate(1, [1, 2, 3], expires=10)
+    index.store(0, GPU, [1, 2, 3])
+    index.discard(0, GPU, [2, 3])
+    found = index.match([1, 2, 3])
+    assert [found.of(slot) for slot in (0, 1)] == [1, 3]
+    assert index.stats().speculative == 2 + 3
+    index.speculate(0, [1, 2, 3], expires=30)  # the next pick
+    assert index.match([1, 2, 3]).of(0) == 3
+    index.store(0, CPU, [3])
+    index.discard(0, CPU, [3])
+    assert index.match([1, 2, 3]).of(0) == 3, "gone from another tier says nothing of GPU memory"
+    assert index.expire(25) == 3 + 1
+    assert index.expire(30) == 3
+    assert index.stats().speculative == 0
+
+
 def test_speculation_is_bounded() -> None:
     index = KVIndex(max_speculative=10)
     for at in range(20):

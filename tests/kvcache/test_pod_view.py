@@ -130,6 +130,21 @@ def test_orphans_are_joined_when_the_parent_appears(view: PodView, sink: DictSin
     assert view.orphans == 0
 
 
+def test_an_orphan_is_credited_to_nobody_and_not_counted_as_known(view: PodView, sink: DictSink) -> None:
+    """The same tokens at the start of a prompt are other blocks: these stand behind a prefix that nobody told us."""
+    assert view.coverage == 0.0
+    view.bound(8)
+    apply(view, BlockStored([3, 4], 2, [ord(c) for c in "efgh"], 2))
+    assert (view.orphans, sink.keys, view.coverage) == (2, {}, 0.0)
+    assert sink.leading(3, keys("efgh")) == 0
+    apply(view, BlockStored([1, 2], None, [ord(c) for c in "abcd"], 2))
+    assert (view.orphans, view.coverage) == (0, 4 / 8)
+    assert sink.leading(3, keys("abcdefgh")) == 4
+    assert sink.leading(3, keys("efgh")) == 0
+    view.bound(2)
+    assert view.coverage == 1.0
+
+
 def test_an_orphan_waits_on_when_its_parent_goes_and_comes_back(view: PodView, sink: DictSink) -> None:
     apply(view, stored([3], "ef", 2), stored([4], "gh", 3), BlockRemoved([3]), stored([1, 2], "abcd"))
     assert (sink.keys, view.orphans) == ({(3, GPU): set(keys("abcd"))}, 1)

@@ -185,6 +185,37 @@ def test_pods_that_connect_to_one_bound_address() -> None:
     run(work)
 
 
+def test_a_pod_that_connects_to_us_is_believed_while_idle_and_not_when_silent_at_work() -> None:
+    async def work(rig: Rig) -> None:
+        address = rig.subscriber.bind(f"tcp://{LOCAL}:*")
+        context = zmq.asyncio.Context()
+        socket = context.socket(zmq.PUB)
+        socket.connect(address)
+        await asyncio.sleep(0.3)
+
+        async def publish(number: int) -> None:
+            payload = msgspec.msgpack.encode([1.0, [["BlockStored", [number], None, [1, 2], 2, None]], 0])
+            await socket.send_multipart([b"kv@a@tiny", number.to_bytes(8, "big"), payload])
+
+        await publish(0)
+        await rig.until(lambda: rig.subscriber.confidence("a") == 1.0)
+        await asyncio.sleep(1.0)
+        assert rig.subscriber.confidence("a") == 1.0, "idle"
+        rig.subscriber.expect("a")
+        await publish(1)
+        await rig.until(lambda: rig.views["a", 0].hashes() == {0, 1})
+        await asyncio.sleep(1.0)
+        assert rig.subscriber.confidence("a") == 1.0, "its work was heard of"
+        rig.subscriber.expect("a")
+        rig.subscriber.expect("stranger")
+        await rig.until(lambda: rig.subscriber.confidence("a") == 0.0)
+        await publish(2)
+        await rig.until(lambda: rig.subscriber.confidence("a") == 1.0)
+        context.destroy(linger=0)
+
+    run(work, SubscriberOptions(silent_bound=0.5))
+
+
 def test_any_bytes_on_the_socket_leave_the_index_unharmed() -> None:
     async def work(rig: Rig) -> None:
         address = rig.subscriber.bind(f"tcp://{LOCAL}:*", prefix="")

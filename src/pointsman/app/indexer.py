@@ -13,21 +13,25 @@ from typing import Any
 import msgspec
 
 from pointsman.app.discovery import Discovery, EndpointOptions
+from pointsman.app.indexer_tokens import QueryReader
+from pointsman.app.sharing import Sharing, SharingOptions
 from pointsman.clock import Clock, SystemClock
 from pointsman.console.indexer import IndexerServer, IndexerSources
 from pointsman.datalayer.datastore import EndpointSpec
 from pointsman.datalayer.pod_facts import PodFacts
-from pointsman.errors import ConfigError
+from pointsman.errors import ConfigError, PointsmanError
 from pointsman.kvcache import snapshot as disk
 from pointsman.kvcache.events import BadEventsError
 from pointsman.kvcache.events_json import decode_plain
 from pointsman.kvcache.known_pods import KnownPods
 from pointsman.kvcache.kv_index import DEFAULT_MAX_BLOCKS, KVIndex
-from pointsman.kvcache.query import BadQueryError, answer, parse_query
+from pointsman.kvcache.query import BadQueryError, answer
+from pointsman.kvcache.shared_writer import Facts
 from pointsman.kvcache.sources import port_sources
 from pointsman.kvcache.subscriber import Subscriber
 from pointsman.observability.index_metrics import IndexMetrics
 from pointsman.observability.logging import logger
+from pointsman.plugins.producers.token_producer import TokenProducerParams
 
 PORT_LABEL = "kv-events-port"
 MODEL_LABEL = "model-id"
@@ -48,6 +52,10 @@ class IndexerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_blocks: int = DEFAULT_MAX_BLOCKS
     snapshot: Path | None = None
     snapshot_period: float = 60.0
+    shared: SharingOptions | None = None
+    """With which other replicas the index is shared."""
+    tokens: TokenProducerParams | None = None
+    """How prompts are tokenized; None: only token ids and block keys can be asked about."""
 
 
 class Indexer:
@@ -64,9 +72,12 @@ class Indexer:
         self.index = KVIndex(options.max_blocks)
         self.pods = KnownPods(self.index, self._sure)
         self._subscriber = Subscriber(self.pods.make_view, self._clock)
+        self.sharing = Sharing(self.pods, self._shared_facts, self._clock)
         self._specs: dict[str, EndpointSpec] = {}
         self._discovery = Discovery(options.endpoints, self.use, self._refuse)
         self._facts = PodFacts()
+        self._reader = QueryReader(options.tokens, self._any_pod)
+        self._asked = 0
         metrics = IndexMetrics(self.index.stats, self._subscriber.status, self.pods.infos, self._all_counts)
         sources = IndexerSources(self.query, self.push, self.pods.infos, self.stats, metrics.render)
         self._server = IndexerServer(sources, options.host, options.port)
@@ -82,6 +93,9 @@ class Indexer:
         """
         if self.options.snapshot is not None:
             self._warm(self.options.snapshot)
+        await self._reader.start()
+        self.sharing.use(self.options.shared)
+        self.pods.tap = self.sharing.tap
         self._subscriber.start()
         if self.options.bind is not None:
             self.bound = self._subscriber.bind(self.options.bind)
@@ -97,26 +111,31 @@ class Indexer:
         """End everything; the last snapshot is written first. Harmless after a start that failed."""
         self._ending.set()  # not cancelled: a file half written by a thread would meet the last one
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.sharing.stop()
         await self._server.stop()
+        await self._reader.stop()
         await self._discovery.stop()
         await self._subscriber.stop()
         await self._facts.close()
         if self.options.snapshot is not None and self.port:
             await self._save(self.options.snapshot)
 
-    def query(self, body: bytes) -> dict[str, Any]:
+    async def query(self, body: bytes) -> dict[str, Any]:
         """Answer a query's JSON.
 
         Raises:
-            BadQueryError: if it cannot be understood.
+            BadQueryError: if it cannot be understood, or nobody can tell its tokens.
+            NoTokensError: if its prompt's tokens cannot be had in time.
         """
         try:
-            found = answer(self.index, parse_query(body), self.pods.names(), self.pods.places)
-        except BadQueryError:
-            self.counts["bad-query"] += 1
+            query, wants_ids = msgspec.structs.astuple(await self._reader.read(body))
+            found = answer(self.index, query, self.pods.names(), self.pods.places)
+        except PointsmanError as error:
+            self.counts["bad-query" if isinstance(error, BadQueryError) else "no-tokens"] += 1
             raise
         self.counts["query"] += 1
-        return {"pods": found}
+        length = {} if query.token_ids is None else {"prompt_tokens": len(query.token_ids)}
+        return {"pods": found, **length, **({"token_ids": query.token_ids} if wants_ids else {})}
 
     def push(self, pod: str, model: str, body: bytes) -> dict[str, Any]:
         """Follow events that came over HTTP.
@@ -138,7 +157,12 @@ class Indexer:
 
     def stats(self) -> dict[str, Any]:
         """Size and use of the index, and how each stream is."""
-        return {"index": self.index.stats(), "streams": self._subscriber.status(), "counts": self._all_counts()}
+        return {
+            "index": self.index.stats(),
+            "streams": self._subscriber.status(),
+            "counts": self._all_counts(),
+            "tokenizing": self._reader.stats(),
+        }
 
     def use(self, specs: Sequence[EndpointSpec]) -> None:
         """Follow these pods and no others; those that connect to us are left alone."""
@@ -148,6 +172,7 @@ class Indexer:
                 del self._specs[pod]
                 self._subscriber.remove(pod)
                 self.pods.remove(pod)
+                self.sharing.remove(pod)
         for pod, spec in wanted.items():
             if pod not in self._specs:
                 self._specs[pod] = spec
@@ -156,21 +181,30 @@ class Indexer:
 
     async def _ask(self, pod: str, spec: EndpointSpec) -> Any:
         """Learn what the pod serves, then where it publishes; the subscriber asks again when that fails."""
-        host = f"[{spec.address}]" if ":" in spec.address else spec.address
-        hostport = f"{host}:{spec.port}"
+        place = hostport(spec)
         label = spec.labels.get(MODEL_LABEL)
-        names = [label] if label else sorted((await self._facts.models(hostport)).base)
+        names = [label] if label else sorted((await self._facts.models(place)).base)
         self.pods.describe(pod, names)
         port = _port(spec.labels.get(PORT_LABEL)) or self.options.events_port
         if port is None:
-            return await self._facts.event_sources(hostport)
+            return await self._facts.event_sources(place)
         return {"0": {"endpoint": port_sources(spec.address, port)[0].endpoint}}
+
+    def _any_pod(self) -> str | None:
+        """Address of the next pod that we connect to; those that connect to us do not say where they serve."""
+        specs = list(self._specs.values())
+        self._asked += 1
+        return f"http://{hostport(specs[self._asked % len(specs)])}" if specs else None
 
     def _sure(self, pod: str, rank: int) -> float:
         return self._subscriber.confidence(pod, rank)
 
+    def _shared_facts(self, pod: str, rank: int) -> Facts:
+        return Facts(*self.pods.facts(pod, rank), *self._subscriber.position(pod, rank))
+
     def _all_counts(self) -> dict[str, int]:
-        return dict(self.counts + self._subscriber.counts)
+        shared = Counter({f"shared-{kind}": count for kind, count in self.sharing.counts.items()})
+        return dict(self.counts + self._subscriber.counts + shared)
 
     def _refuse(self, error: ConfigError) -> None:
         self._log.error("endpoints refused", problem=str(error))
@@ -211,6 +245,11 @@ class Indexer:
         except OSError as error:
             self.counts["snapshot-failed"] += 1
             self._log.error("snapshot not written", problem=str(error))
+
+
+def hostport(spec: EndpointSpec) -> str:
+    """``ip:port`` as addresses have it."""
+    return f"[{spec.address}]:{spec.port}" if ":" in spec.address else f"{spec.address}:{spec.port}"
 
 
 def _port(text: str | None) -> int | None:

@@ -6,11 +6,17 @@ It works only while the plan has a ``precise-prefix-cache-producer``; without on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pointsman.api.endpoint import Endpoint, EndpointId
+from pointsman.app.kv_snapshot import SnapshotKeeper
+from pointsman.app.sharing import Sharing, SharingOptions, sharing_options
 from pointsman.clock import SystemClock
 from pointsman.datalayer.datastore import Changes, Datastore
 from pointsman.datalayer.pod_facts import PodFacts
@@ -19,6 +25,10 @@ from pointsman.framework.plan import Plan
 from pointsman.kvcache.fleet import FleetIndex
 from pointsman.kvcache.following import StreamStatus
 from pointsman.kvcache.pod_view import PodView
+from pointsman.kvcache.remembered import Remembered
+from pointsman.kvcache.residency import CPU, DISK, GPU
+from pointsman.kvcache.shared_writer import Facts
+from pointsman.kvcache.snapshot import HolderSnapshot, pack
 from pointsman.kvcache.sources import port_sources
 from pointsman.kvcache.subscriber import Subscriber
 from pointsman.observability.logging import logger
@@ -37,6 +47,10 @@ class KvFeed:
     def __init__(self, datastore: Datastore) -> None:
         self._clock = SystemClock()  # engines' events come in real time, however fast the engines are simulated
         self.fleet = FleetIndex(self._clock)
+        self.remembered = self.fleet.remembered = Remembered(self._clock, self._sure)
+        self.sharing = Sharing(self.remembered, self._facts_of, self._clock)
+        self._shared: SharingOptions | None = None
+        self._snapshot: SnapshotKeeper | None = None
         self._datastore = datastore
         self._log = logger("kv")
         self._events: KvEvents | None = None
@@ -50,13 +64,16 @@ class KvFeed:
 
     def use(self, plan: Plan) -> None:
         """Listen as a plan wants it; needs a running event loop."""
-        wanted = kv_events(plan)
-        if wanted == self._events:
+        wanted, shared = kv_events(plan), sharing_options(plan)
+        if wanted == self._events and shared == self._shared:
             return
         before, self._subscriber, self._events = self._subscriber, None, wanted
         if before is not None:
             self._spawn(self._close(before))
         self.fleet.reset()
+        self._shared = shared
+        self.sharing.use(shared)
+        self.fleet.tap = self.sharing.tap
         if wanted is not None and not any(isinstance(plugin, TokenProducer) for plugin in plan.plugins.values()):
             self._log.warning("no token-producer: prefixes are known only of prompts that are sent as token ids")
         if wanted is not None:
@@ -64,6 +81,7 @@ class KvFeed:
 
     async def stop(self) -> None:
         """Close everything."""
+        await self.sharing.stop()  # while it can still be said how well each endpoint was heard
         before, self._subscriber, self._events = self._subscriber, None, None
         for task in self._tasks:
             task.cancel()
@@ -71,6 +89,35 @@ class KvFeed:
         if before is not None:
             await before.stop()
         await self._facts.close()
+        if self._snapshot is not None:
+            await self._snapshot.stop()
+
+    async def keep_snapshot(self, path: Path, period: float) -> None:
+        """Start from what a file tells, and write it every ``period`` seconds and at the end."""
+        if self._events is None:
+            self._log.warning("no precise-prefix-cache-producer: the snapshot is left alone", file=str(path))
+            return
+        self._snapshot = SnapshotKeeper(path, period, self._holders, self._clock)
+        await self._snapshot.start(self.remembered)
+
+    def _holders(self) -> Iterator[HolderSnapshot]:
+        for endpoint in self._datastore.all():
+            tiers = [pack(self.fleet.keys_of(endpoint.id, tier)) for tier in (GPU, CPU, DISK)]
+            size = self.fleet.block_tokens(endpoint) or 0
+            if any(tiers):
+                yield HolderSnapshot(endpoint.id, 0, sorted(endpoint.metrics.models), size, tiers)
+
+    @property
+    def listening(self) -> bool:
+        """Whether the plan in force wants events."""
+        return self._events is not None
+
+    def streams(self) -> list[StreamStatus]:
+        """How every stream is, under the names of the endpoints."""
+        if self._subscriber is None:
+            return []
+        found = self._subscriber.status()
+        return [msgspec.structs.replace(one, pod=self._names.get(one.pod, one.pod)) for one in found]
 
     def _open(self, wanted: KvEvents) -> None:
         subscriber = self._subscriber = Subscriber(self._make_view, self._clock)
@@ -101,6 +148,8 @@ class KvFeed:
                 if self._names.get(name, endpoint.id) == endpoint.id:
                     self._subscriber.remove(name)
         self.fleet.forget(endpoint.id)
+        self.remembered.drop(endpoint.id)
+        self.sharing.remove(endpoint.id)
         self._many.discard(endpoint.id)
         self._names = {name: known for name, known in self._names.items() if known != endpoint.id}
 
@@ -131,14 +180,28 @@ class KvFeed:
         return [name for name in _names(known) if self._names.get(name) == endpoint] if known is not None else []
 
     def _expect(self, endpoint: EndpointId) -> None:
-        # Whoever connects to us may have left for good without a word, and came without one: silence means nothing.
-        if self._subscriber is not None and self._events is not None and not self._events.zmq_endpoint:
-            self._subscriber.expect(endpoint)
+        if self._subscriber is not None:
+            for name in self._stream_names(endpoint):
+                self._subscriber.expect(name)
 
     def _confidence(self, endpoint: EndpointId) -> float:
         if self._subscriber is None or endpoint in self._many:
             return 0.0
         return max((self._subscriber.confidence(name) for name in self._stream_names(endpoint)), default=0.0)
+
+    def _sure(self, pod: str) -> float | None:
+        """Confidence in an endpoint's own stream; None when there is no such endpoint."""
+        endpoint = EndpointId(pod)
+        return self._confidence(endpoint) if self._datastore.get(endpoint) is not None else None
+
+    def _facts_of(self, pod: str, rank: int) -> Facts:
+        """What is shared of an endpoint besides its blocks."""
+        endpoint = self._datastore.get(EndpointId(pod))
+        if endpoint is None or self._subscriber is None or rank:
+            return Facts()
+        size, models = self.fleet.block_tokens(endpoint) or 0, tuple(sorted(endpoint.metrics.models))
+        at = max((self._subscriber.position(name) for name in self._stream_names(endpoint.id)), default=(-1, -math.inf))
+        return Facts(self._confidence(endpoint.id), size, models, *at)
 
     def _lag(self, endpoint: EndpointId) -> float:
         names = self._stream_names(endpoint)
@@ -155,6 +218,7 @@ class KvFeed:
         away: set[EndpointId] = set()
         while self._subscriber is subscriber:
             await asyncio.sleep(TEND_PERIOD)
+            self.remembered.refresh()
             for endpoint in self._datastore.all():
                 self.fleet.bound(endpoint)
             if not self._connects:

@@ -10,10 +10,13 @@ import msgspec
 from cyclopts import Parameter
 
 from pointsman.app.indexer import Indexer, IndexerOptions
+from pointsman.app.indexer_tokens import BUDGET_MS, token_options
 from pointsman.app.processes import stop_signals
+from pointsman.app.sharing import SharingOptions
 from pointsman.cli.common import EndpointFlag, EndpointsFile, LogLevel, endpoint_options, run_async
 from pointsman.errors import ConfigError
 from pointsman.kvcache.kv_index import DEFAULT_MAX_BLOCKS
+from pointsman.kvcache.shared_address import shared_address
 from pointsman.observability.logging import setup
 
 
@@ -28,6 +31,11 @@ def indexer(
     max_blocks: int = DEFAULT_MAX_BLOCKS,
     snapshot: Path | None = None,
     snapshot_period: float = 60.0,
+    shared: str | None = None,
+    scope: str = "default",
+    tokenizer: Path | None = None,
+    tokenize_url: str | None = None,
+    tokenize_budget_ms: float = BUDGET_MS,
     log_level: LogLevel = "info",
     ready_file: Annotated[Path | None, Parameter(show=False)] = None,
 ) -> int:
@@ -37,7 +45,10 @@ def indexer(
 
     ```console
     pointsman indexer --endpoint http://10.0.0.1:8000 --endpoint http://10.0.0.2:8000 --snapshot index.snapshot
+    pointsman indexer --endpoints-file pods.yaml --shared redis://10.0.0.9:6379/0 --scope qwen3-32b
     pointsman indexer --bind tcp://127.0.0.1:5555
+    pointsman indexer --endpoints-file pods.yaml --tokenizer /models/qwen3-32b --tokenize-url pool
+    curl -d '{"model": "m", "prompt": "Once upon a time"}' http://127.0.0.1:9095/query
     ```
 
     Parameters
@@ -57,6 +68,19 @@ def indexer(
         File to write the index to, now and then and at the end, and to start from.
     snapshot_period
         Seconds between two snapshots.
+    shared
+        Redis or Valkey server to share the index over with other indexers and pickers, such as redis://10.0.0.9:6379/0.
+        What they hear fills in for servers that this one does not hear (yet). Needs the extra pointsman[redis].
+    scope
+        Name of the pool on that server: only who gives the same shares.
+    tokenizer
+        Folder of the model, for queries that hold a prompt or messages instead of token ids. Needs the extra
+        pointsman[tokenizer]. Every query is tokenized with it, whatever model it names.
+    tokenize_url
+        Engine to ask for the token ids of prompts (/render or /tokenize), such as http://10.0.0.1:8000; pool asks the
+        servers of --endpoint or --endpoints-file in turn. With --tokenizer, it is asked what that cannot do.
+    tokenize_budget_ms
+        Milliseconds a query waits for its token ids; then it is answered with 503.
     log_level
         How much to log.
     """
@@ -67,6 +91,8 @@ def indexer(
         raise ConfigError("--snapshot-period: expected at least 0.1 seconds")
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
         raise ConfigError(f"--snapshot: there is no folder {snapshot.absolute().parent}")
+    if not scope:
+        raise ConfigError("--scope: a scope has a name, such as the pool's")
     if bind is not None and "://" not in bind:
         raise ConfigError(f"--bind: expected an address like tcp://127.0.0.1:5555, got {bind!r}")
     setup(log_level)
@@ -79,6 +105,8 @@ def indexer(
         max_blocks=max_blocks,
         snapshot=snapshot,
         snapshot_period=snapshot_period,
+        shared=SharingOptions(shared_address(shared, "--shared"), scope) if shared is not None else None,
+        tokens=token_options(tokenizer, tokenize_url, tokenize_budget_ms),
     )
     return run_async(lambda: _run(options, ready_file))
 

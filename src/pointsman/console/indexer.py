@@ -23,7 +23,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class IndexerSources(msgspec.Struct, frozen=True):
     """What is behind the routes; each is called per request. Bad input raises an error that has an HTTP status."""
 
-    query: Callable[[bytes], dict[str, Any]]
+    query: Callable[[bytes], Awaitable[dict[str, Any]]]
     push: Callable[[str, str, bytes], dict[str, Any]]
     """Follow events of (pod, model, body)."""
     pods: Callable[[], list[Any]]
@@ -65,7 +65,7 @@ class IndexerServer:
         await self._site.stop()
 
     async def _query(self, request: web.Request) -> web.Response:
-        return _json(self._sources.query(await request.read()))
+        return _json(await self._sources.query(await request.read()))
 
     async def _events(self, request: web.Request) -> web.Response:
         pod, model = request.query.get("pod", ""), request.query.get("model", "")

@@ -16,11 +16,15 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def _answers(text: str, content: dict[str, Any], *, refusals: bool = False) -> dict[str, Any]:
+def _answers(
+    text: str, content: dict[str, Any], *, refusals: bool = False, more: dict[str, str] | None = None
+) -> dict[str, Any]:
     answers: dict[str, Any] = {"200": {"description": text, "content": content}}
     if refusals:
         answers["400"] = {"description": "Not understood; nothing was changed.", "content": _json(_ref("Refusal"))}
         answers["413"] = {"description": "The body is too large.", "content": _json(_ref("Refusal"))}
+    for status, why in (more or {}).items():
+        answers[status] = {"description": why, "content": _json(_ref("Refusal"))}
     return answers
 
 
@@ -40,6 +44,29 @@ _KEY = {
     ]
 }
 _HASH = {"type": ["integer", "string"], "description": "The engine's own; text is hexadecimal."}
+
+_MESSAGE = {"type": "object", "required": ["role"], "properties": {"role": {"type": "string"}}}
+_PROMPT_FIELDS: dict[str, Any] = {
+    "model": _NAME,
+    "adapter": _NAME,
+    "salt": _NAME,
+    "cache_salt": {"type": "string", "description": "As salt, under the name that requests have for it."},
+    "pods": _PODS,
+    "block_size": _BLOCK_SIZE,
+    "return_token_ids": {"type": "boolean", "default": False},
+    "add_special_tokens": {"type": "boolean"},
+}
+
+
+def _prompt_query(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """A query that holds a prompt; whatever else a client's request may hold is ignored, as by engines."""
+    return {
+        "type": "object",
+        "required": ["model", kind],
+        "description": "May be the body of a request as a client wrote it. Needs --tokenizer or --tokenize-url.",
+        "properties": _PROMPT_FIELDS | fields,
+    }
+
 
 _SCHEMAS: dict[str, Any] = {
     "KeyQuery": {
@@ -70,6 +97,27 @@ _SCHEMAS: dict[str, Any] = {
             "block_size": _BLOCK_SIZE,
         },
     },
+    "PromptQuery": _prompt_query(
+        "prompt",
+        {
+            "prompt": {
+                "oneOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "integer"}}],
+                "description": "Text, or token ids, which need no tokenizer.",
+            }
+        },
+    ),
+    "ChatQuery": _prompt_query(
+        "messages",
+        {
+            "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
+            "tools": {"type": "array", "items": {"type": "object"}},
+            "documents": {"type": "array", "items": {"type": "object"}},
+            "chat_template_kwargs": {"type": "object"},
+            "reasoning_effort": {"type": "string"},
+            "add_generation_prompt": {"type": "boolean", "default": True},
+            "continue_final_message": {"type": "boolean", "default": False},
+        },
+    ),
     "PodAnswer": {
         "type": "object",
         "properties": {
@@ -85,7 +133,11 @@ _SCHEMAS: dict[str, Any] = {
     },
     "QueryAnswer": {
         "type": "object",
-        "properties": {"pods": {"type": "object", "additionalProperties": _ref("PodAnswer")}},
+        "properties": {
+            "pods": {"type": "object", "additionalProperties": _ref("PodAnswer")},
+            "prompt_tokens": {**_COUNT, "description": "Tokens of the prompt; not with prompt_hash."},
+            "token_ids": {"type": "array", "items": _COUNT, "description": "Only when asked for."},
+        },
     },
     "Event": {
         "type": "object",
@@ -131,9 +183,17 @@ OPENAPI: dict[str, Any] = {
                 "summary": "How much of a prompt each pod holds.",
                 "requestBody": {
                     "required": True,
-                    "content": _json({"oneOf": [_ref("KeyQuery"), _ref("TokenQuery")]}),
+                    "content": _json({"anyOf": [_ref(f"{kind}Query") for kind in ("Key", "Token", "Prompt", "Chat")]}),
                 },
-                "responses": _answers("By pod.", _json(_ref("QueryAnswer")), refusals=True),
+                "responses": _answers(
+                    "By pod.",
+                    _json(_ref("QueryAnswer")),
+                    refusals=True,
+                    more={
+                        "422": "A prompt, and nobody here can tokenize.",
+                        "503": "The prompt's tokens cannot be had in time; the reason is told.",
+                    },
+                ),
             }
         },
         "/events": {
@@ -174,6 +234,9 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}</style>
 </table>
 <pre>POST /query
 {{"model": "my-model", "token_ids": [1, 2, 3], "pods": ["default/pod-a"]}}
+
+POST /query
+{{"model": "my-model", "messages": [{{"role": "user", "content": "Hello"}}], "pods": ["default/pod-a"]}}
 
 POST /query
 {{"prompt_hash": ["9f86d081884c7d65", 1234], "pods": ["default/pod-a"]}}</pre>

@@ -21,7 +21,8 @@ MAX_DIGITS = 5
 class ConsoleSources(msgspec.Struct, frozen=True):
     """Where the pages get their data; each is called per request."""
 
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], Callable[[], bytes]]
+    """Gathers, on the event loop; what it returns makes the page, in a thread."""
     ready: Callable[[], bool]
     pods: Callable[[], list[dict[str, Any]]]
     config: Callable[[], dict[str, Any]]
@@ -60,7 +61,7 @@ class ConsoleServer:
         await self._site.stop()
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        page = await asyncio.get_running_loop().run_in_executor(None, self._sources.metrics)
+        page = await asyncio.get_running_loop().run_in_executor(None, self._sources.metrics())
         return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _healthz(self, _: web.Request) -> web.Response:

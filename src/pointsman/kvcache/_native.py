@@ -9,7 +9,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-REVISION = 2
+REVISION = 3
 """What ``_speedups.c`` must say of itself: an editable install keeps old builds lying about."""
 
 
@@ -29,11 +29,32 @@ REASON = _why_not()
 """Why the Python twin is used; empty when the compiled helper is."""
 
 if TYPE_CHECKING or REASON:
-    from pointsman.kvcache._pure import BlockTable, chain_bytes, chain_tokens, unpack_tokens
+    from pointsman.kvcache._pure import BlockTable, chain_bytes, chain_packed, chain_tokens, unpack_tokens
+    from pointsman.kvcache._pure_maps import BlockMap, KeyCounts, read_events
 else:
-    from pointsman._speedups import BlockTable, chain_bytes, chain_tokens, unpack_tokens
+    from pointsman._speedups import (
+        BlockMap,
+        BlockTable,
+        KeyCounts,
+        chain_bytes,
+        chain_packed,
+        chain_tokens,
+        read_events,
+        unpack_tokens,
+    )
 
-__all__ = ["REASON", "BlockTable", "chain_bytes", "chain_tokens", "description", "unpack_tokens"]
+__all__ = [
+    "REASON",
+    "BlockMap",
+    "BlockTable",
+    "KeyCounts",
+    "chain_bytes",
+    "chain_packed",
+    "chain_tokens",
+    "description",
+    "read_events",
+    "unpack_tokens",
+]
 
 
 def description() -> str:

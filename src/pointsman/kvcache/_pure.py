@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 TIERS = 3
 MAX_SLOTS = 1 << 16
+EVICT = 1024
 _ALL_TIERS = (1 << TIERS) - 1
 _KEY_LIMIT = 1 << 64
 _decode_tokens = msgspec.msgpack.Decoder(list[int]).decode
@@ -59,6 +60,11 @@ def chain_tokens(tokens: Sequence[int], block_tokens: int, parent: int, /) -> li
     return chain_bytes(packed.tobytes(), block_tokens * 4, parent)
 
 
+def chain_packed(tokens: Sequence[int], block_tokens: int, parent: int, /) -> bytes:
+    """:func:`chain_tokens` as bytes, 8 of this machine for each key."""
+    return array("Q", chain_tokens(tokens, block_tokens, parent)).tobytes()
+
+
 def unpack_tokens(data: bytes | bytearray | memoryview, /) -> bytes:
     """A MessagePack array of token ids as :func:`chain_tokens` packs them, without a Python number for each.
 
@@ -83,7 +89,7 @@ def _as_view(numbers: Any, size: int) -> memoryview:
     return view
 
 
-def _checked(keys: Sequence[int]) -> Sequence[int]:
+def checked_keys(keys: Sequence[int]) -> Sequence[int]:
     """Keys that can be iterated, refused when one of them is no unsigned 64-bit number."""
     if isinstance(keys, list | tuple):
         array("Q", keys)
@@ -118,7 +124,7 @@ class BlockTable:
     def store(self, slot: int, tier: int, keys: Sequence[int], /) -> int:
         """Give blocks to a slot's tier; returns how many were new there."""
         _check_place(slot, tier, 0)
-        keys = _checked(keys)
+        keys = checked_keys(keys)
         if not keys:
             return 0
         self._grow(slot)
@@ -138,7 +144,7 @@ class BlockTable:
     def discard(self, slot: int, tier: int, keys: Sequence[int], /) -> int:
         """Take blocks from a slot's tier; returns how many were there."""
         _check_place(slot, tier, 0)
-        keys = _checked(keys)
+        keys = checked_keys(keys)
         return sum(self._take(slot, key, 1 << tier) for key in keys) if slot < len(self._own) else 0
 
     def clear(self, slot: int, tier: int = -1, /) -> int:
@@ -149,10 +155,14 @@ class BlockTable:
         tiers = _ALL_TIERS if tier < 0 else 1 << tier
         return sum(self._take(slot, key, tiers) for key in list(self._own[slot]))
 
+    def sweep(self, cells: int = -1, /) -> bool:
+        """Whether blocks of cleared slots still wait to be taken away: never here."""
+        return False
+
     def touch(self, keys: Sequence[int], /) -> None:
         """Make blocks that are there the newest."""
         holders = self._holders
-        for key in reversed(_checked(keys)):
+        for key in reversed(checked_keys(keys)):
             if key in holders:
                 holders[key] = holders.pop(key)
 
@@ -162,7 +172,7 @@ class BlockTable:
         The second and third list are empty when all of it is 0; the last value is the longest match. Exact whatever
         was evicted first: every block is looked at until no slot is left.
         """
-        keys = _checked(keys)
+        keys = checked_keys(keys)
         width = len(self._own)
         blocks, cpu, disk = [0] * width, [0] * width, [0] * width
         alive, members, get = self._members, self._members, self._holders.get
@@ -227,7 +237,7 @@ class BlockTable:
 
     def _evict(self) -> None:
         # A 64th at once: finding the oldest key of a dict means stepping over what was deleted before it.
-        over = len(self._holders) - (self._bound - self._bound // 64)
+        over = len(self._holders) - (self._bound - min(self._bound // 64, EVICT))
         for key in list(islice(self._holders, over)):
             bits = self._holders[key]
             while bits:

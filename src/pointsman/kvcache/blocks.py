@@ -57,6 +57,11 @@ def token_block_keys(tokens: Sequence[int], block_tokens: int, parent: int) -> l
     return _native.chain_tokens(tokens, block_tokens, parent)
 
 
+def token_block_key_array(tokens: Sequence[int], block_tokens: int, parent: int) -> array[int]:
+    """:func:`token_block_keys` as an ``array("Q")``, for keys that go straight into an index: no Python number each."""
+    return array("Q", _native.chain_packed(tokens, block_tokens, parent))
+
+
 def unpack_token_ids(data: bytes | bytearray | memoryview) -> array[int]:
     """A MessagePack array of token ids, as events carry it, as an ``array("I")`` for :func:`token_block_keys`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pointsman.kvcache.blocks import chain_seed, token_block_keys
+from pointsman.kvcache.blocks import chain_seed, token_block_key_array, token_block_keys
 from pointsman.kvcache.events import BlockStored
 
 _TAGGED_SALT, _TAGGED_LORA = "cache_salt", "lora"
@@ -64,7 +64,7 @@ def with_ids(parent: int, ids: Sequence[str]) -> int:
     return chain_seed(str(parent), *ids) if ids else parent
 
 
-def stored_keys(event: BlockStored, model: str, parent: int | None) -> list[int]:
+def stored_keys(event: BlockStored, model: str, parent: int | None) -> Sequence[int]:
     """Keys of an event's blocks, whose tokens must pair up with its hashes.
 
     Args:
@@ -75,7 +75,7 @@ def stored_keys(event: BlockStored, model: str, parent: int | None) -> list[int]
     tokens, size, extras = event.tokens, event.block_size, event.extra_keys
     first = parent is None
     if not extras or not any(extras):
-        return token_block_keys(
+        return token_block_key_array(
             tokens, size, root_key(model, event.adapter, event.cache_salt) if parent is None else parent
         )
     parsed = [BlockExtras(entry, event.adapter, first=first and at == 0) for at, entry in enumerate(extras)]

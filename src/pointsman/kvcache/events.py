@@ -8,6 +8,7 @@ is counted and skipped, and one bad event never costs the rest of its batch.
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from pointsman.errors import PointsmanError
+from pointsman.kvcache._native import read_events
 from pointsman.kvcache.blocks import unpack_token_ids
 
 U64 = 2**64 - 1
@@ -214,6 +216,10 @@ def decode_batch(payload: bytes) -> EventBatch:
     Raises:
         BadEventsError: if it is no MessagePack array of time and events.
     """
+    known = read_events(payload, BlockStored, BlockRemoved, ALL_CLEARED, array)
+    if known is not None:
+        ts, events, rank = known
+        return EventBatch(_time(ts), events, rank)
     # The first event begins after the array's head, a float and a list's head: 11 bytes for up to 15 events.
     # A look at it chooses between the two typed decoders, which are 2 to 4 times as fast as decoding without types.
     as_map = len(payload) > 13 and _begins_map(payload[13] if payload[10] == 0xDC else payload[11])

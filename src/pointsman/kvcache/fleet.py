@@ -18,12 +18,17 @@ from pointsman.framework.kv import KvMatch
 from pointsman.kvcache.blocks import token_block_keys
 from pointsman.kvcache.event_keys import root_key
 from pointsman.kvcache.following import StreamStatus
-from pointsman.kvcache.kv_index import KVIndex
+from pointsman.kvcache.known_pods import HolderInfo
+from pointsman.kvcache.kv_index import KVIndex, MatchResult
 from pointsman.kvcache.pod_view import PodView
+from pointsman.kvcache.remembered import Remembered
+from pointsman.kvcache.shared_changes import Tap, untapped
 
 MODEL = ""
 REFRESH = 0.1
 """Seconds between two looks at the streams: asking each of 500 of them anew would cost every pick 0.5 ms."""
+LIVE = 0.5
+"""Confidence from which on what is remembered of an endpoint is followed, not just remembered."""
 LONGEST_DELAY = 10.0
 """Seconds that the delay of events may prolong an expectation."""
 
@@ -41,6 +46,10 @@ class FleetIndex:
         self.index = KVIndex()
         self.expect: Callable[[EndpointId], None] = lambda _: None
         """Told of endpoints that have work which should cause events."""
+        self.tap: Tap = untapped
+        """Gives the sinks of views."""
+        self.remembered: Remembered | None = None
+        """What a snapshot or other replicas tell of endpoints that are not heard well."""
         self._clock = clock
         self._views: dict[EndpointId, PodView] = {}
         self._slots: dict[EndpointId, int] = {}
@@ -68,7 +77,8 @@ class FleetIndex:
     def view(self, endpoint: Endpoint) -> PodView:
         """A new view of an endpoint, empty."""
         self.forget(endpoint.id)
-        view = self._views[endpoint.id] = PodView(self.index, endpoint.slot, MODEL)
+        sink = self.tap(endpoint.id, 0, endpoint.slot, self.index)
+        view = self._views[endpoint.id] = PodView(sink, endpoint.slot, MODEL)
         self._slots[endpoint.id] = endpoint.slot
         return view
 
@@ -80,14 +90,16 @@ class FleetIndex:
     def block_tokens(self, endpoint: Endpoint) -> int | None:
         """What the endpoint's events say, else its metrics."""
         view = self._views.get(endpoint.id)
-        return (view.block_size if view else 0) or endpoint.metrics.block_size
+        remembered = self.remembered.block_size(endpoint.id) if self.remembered else 0
+        return (view.block_size if view else 0) or remembered or endpoint.metrics.block_size
 
     def confidence(self, endpoint: EndpointId) -> float:
         """As of the last tenth of a second."""
         self._refresh()
         known = self._trust.get(endpoint)
         if known is None:
-            known = self._trust[endpoint] = self._confidence(endpoint)
+            shared = self.remembered.confidence(endpoint) if self.remembered else 0.0
+            known = self._trust[endpoint] = max(self._confidence(endpoint), shared)
         return known
 
     def match(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> KvMatch | None:
@@ -103,13 +115,22 @@ class FleetIndex:
         root = root_key(MODEL, _adapter(request, endpoints), request.cache_salt or None)
         keys: dict[int, Sequence[int]] = {}
         tokens: dict[int, int] = {}
+        slower: dict[int, tuple[int, int]] = {}
         for size, members in sizes.items():
             own = keys[size] = token_block_keys(ids, size, root)
             usable = (len(ids) - 1) // size
             found = self.index.match(own if usable == len(own) else own[:usable])
             for endpoint in members:
                 tokens[endpoint.slot] = found.of(endpoint.slot) * size
-        return KvMatch(tokens, keys)
+            if found.cpu or found.disk:  # empty while nothing matched is outside GPU memory
+                slower |= _slower(found, size, members)
+        remembered: dict[int, int] = {}
+        if self.remembered:
+            for held in self.remembered.match(ids, root, endpoints, keys):
+                # What a replica hears at this moment is as good as a stream of our own; all else is but a guess.
+                into = tokens if held.confidence >= LIVE else remembered
+                into[held.endpoint.slot] = max(tokens.get(held.endpoint.slot, 0), held.tokens)
+        return KvMatch(tokens, keys, remembered, slower)
 
     def speculate(self, endpoint: Endpoint, match: KvMatch, ttl: float) -> None:
         """See :meth:`pointsman.framework.kv.KvLookup.speculate`."""
@@ -152,12 +173,38 @@ class FleetIndex:
             "restarts": status.restarts,
         }
 
+    def keys_of(self, endpoint: EndpointId, tier: int) -> list[int]:
+        """Keys that an endpoint is said or remembered to hold in a tier; for snapshots."""
+        slot = self._slots.get(endpoint)
+        own = self.index.keys_of(slot, tier) if slot is not None else []
+        remembered = self.remembered.keys_of(endpoint, tier) if self.remembered else []
+        return list(dict.fromkeys(own + remembered)) if own and remembered else own or remembered
+
+    def holders(self) -> list[HolderInfo]:
+        """What each followed endpoint holds, for metrics."""
+        found = []
+        for endpoint_id, view in self._views.items():
+            gpu, cpu, disk = self.index.tier_blocks(self._slots[endpoint_id])
+            sure = self.confidence(endpoint_id)
+            found.append(
+                HolderInfo(
+                    endpoint_id, 0, [], view.block_size, gpu, cpu, disk, confidence=sure, skipped=dict(view.counts)
+                )
+            )
+        return found
+
     def _refresh(self) -> None:
         now = self._clock.now()
         if now >= self._due:
             self._due = now + REFRESH
             self._trust.clear()
             self.index.expire(now)
+
+
+def _slower(found: MatchResult, size: int, endpoints: Sequence[Endpoint]) -> dict[int, tuple[int, int]]:
+    """Tokens matched in CPU memory and on disk, by slot, where there are any."""
+    tiers = {endpoint.slot: found.tiers(endpoint.slot)[1:] for endpoint in endpoints}
+    return {slot: (cpu * size, disk * size) for slot, (cpu, disk) in tiers.items() if cpu or disk}
 
 
 def _adapter(request: InferenceRequest, endpoints: Sequence[Endpoint]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from pointsman.kvcache.backlog import Backlog
 from pointsman.kvcache.events import BadEventsError, EventBatch, decode_batch
 from pointsman.kvcache.stream import EventStream
 from pointsman.kvcache.stream_types import Action, Apply, DropState, StreamOptions
@@ -18,6 +19,9 @@ MAX_PAYLOAD = 64 * 1024 * 1024
 
 class View(Protocol):
     """What batches are applied to: :class:`pointsman.kvcache.pod_view.PodView`."""
+
+    @property
+    def coverage(self) -> float: ...
 
     def apply(self, batch: EventBatch) -> None: ...
 
@@ -58,15 +62,25 @@ class Following:
         view: follows the batches.
         options: patience of the stream.
         ask: called with the start of a replay that is wanted.
+        later: told of a backlog that somebody must work through; without it every batch is applied at once.
     """
 
-    def __init__(self, pod: str, rank: int, view: View, options: StreamOptions, ask: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        pod: str,
+        rank: int,
+        view: View,
+        options: StreamOptions,
+        ask: Callable[[int], None],
+        later: Callable[[Backlog], None] | None = None,
+    ) -> None:
         self.pod, self.rank, self.view = pod, rank, view
         self.stream = EventStream(options)
         self.events = 0
         self.skipped: Counter[str] = Counter()
         self.connected = False
-        self._ask = ask
+        self.backlog = Backlog(view.apply)
+        self._ask, self._later = ask, later
 
     def message(self, sequence: int, batch: EventBatch | None, now: float, wall: float) -> None:
         """A live batch came, None when it could not be read."""
@@ -93,11 +107,25 @@ class Following:
                 self.events += len(action.batch.events)
                 if action.batch.skipped:
                     self.skipped.update(action.batch.skipped)
-                self.view.apply(action.batch)
+                self.backlog.put(action.batch)
             elif isinstance(action, DropState):
-                self.view.forget()
+                self.forget()
             else:
                 self._ask(action.start)
+        if self._later is not None and self.backlog.heavy:
+            self._later(self.backlog)
+        else:
+            while self.backlog.step():
+                pass
+
+    def forget(self) -> None:
+        """Nothing is known of the engine."""
+        self.backlog.clear()
+        self.view.forget()
+
+    def confidence(self, now: float) -> float:
+        """How far the view can be trusted, 0 to 1; 0 when the connection is down."""
+        return self.stream.confidence(now, self.view.coverage, len(self.backlog)) if self.connected else 0.0
 
     def status(self, now: float) -> StreamStatus:
         """As of ``now``."""
@@ -106,7 +134,7 @@ class Following:
             pod=self.pod,
             rank=self.rank,
             connected=self.connected,
-            confidence=stream.confidence(now) if self.connected else 0.0,
+            confidence=self.confidence(now),
             lag=stream.lag,
             last_lag=stream.last_lag,
             silent_for=stream.silent_for(now),

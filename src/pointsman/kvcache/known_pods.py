@@ -12,7 +12,9 @@ from pointsman.kvcache.kv_index import KVIndex
 from pointsman.kvcache.pod_view import PodView
 from pointsman.kvcache.query import CHAIN_MODEL, MAX_PODS, BadQueryError, Place
 from pointsman.kvcache.residency import CPU, DISK, GPU
+from pointsman.kvcache.shared_changes import Tap, untapped
 from pointsman.kvcache.snapshot import HolderSnapshot, pack, unpack
+from pointsman.kvcache.told import Told
 
 MAX_SLOTS = 65_536
 PUSHED_CONFIDENCE = 0.9
@@ -31,15 +33,17 @@ StreamConfidence = Callable[[str, int], float]
 class _Holder:
     """One data-parallel rank of a pod."""
 
-    __slots__ = ("block_size", "models", "pushed", "slot", "view", "warm", "warm_until")
+    __slots__ = ("block_size", "live", "live_until", "models", "pushed", "shared", "slot", "view", "warm", "warm_until")
 
     def __init__(self) -> None:
         self.models: tuple[str, ...] = ()  # as a topic, a push or a snapshot told
         self.slot = -1
         self.view: PodView | None = None
         self.pushed = False
-        self.warm = -1  # slot of what a snapshot told; apart from the truth, which starts empty
-        self.warm_until = 0.0
+        self.warm = -1  # slot of what others told; apart from the truth, which starts empty
+        self.shared = False  # whether it was other replicas, not a snapshot
+        self.live = 0.0  # confidence in what they still tell, until
+        self.live_until = self.warm_until = 0.0
         self.block_size = 0  # as the snapshot told
 
 
@@ -57,13 +61,14 @@ class HolderInfo(msgspec.Struct, frozen=True):
     """Blocks remembered from a snapshot, until the pod's own stream is good enough."""
     confidence: float = 0.0
     source: str = "none"
-    """``stream``, ``push``, ``snapshot`` or, for a pod not heard of but in the list of pods, ``none``."""
+    """``stream``, ``push``, ``shared`` (by other replicas), ``snapshot`` or, for a pod not heard of but in the list of
+    pods, ``none``."""
     skipped: dict[str, int] = {}
     """What could not be used of its events, by reason."""
 
 
 class KnownPods:
-    """Slots of an index by pod and rank. All calls from one thread.
+    """Slots of an index by pod and rank; a :class:`pointsman.kvcache.told.Memory`. All calls from one thread.
 
     Args:
         index: where blocks go.
@@ -72,6 +77,8 @@ class KnownPods:
 
     def __init__(self, index: KVIndex, confidence: StreamConfidence) -> None:
         self.index = index
+        self.tap: Tap = untapped
+        """Gives the sinks of views; to be set before pods are known."""
         self._confidence = confidence
         self._pods: dict[str, dict[int, _Holder]] = {}
         self._models: dict[str, tuple[str, ...]] = {}
@@ -95,7 +102,7 @@ class KnownPods:
             holder.view.forget()
         holder.pushed = False
         holder.models = (model,) if model else holder.models
-        holder.view = PodView(self.index, holder.slot, CHAIN_MODEL)
+        holder.view = PodView(self.tap(pod, rank, holder.slot, self.index), holder.slot, CHAIN_MODEL)
         return holder.view
 
     def push(self, pod: str, model: str, batch: EventBatch) -> None:
@@ -133,13 +140,14 @@ class KnownPods:
                 size, sure = holder.view.block_size, self._sure(pod, rank, holder)
                 found.append(Place(holder.slot, rank, names, size, sure))
             if holder.warm >= 0:
-                found.append(Place(holder.warm, rank, names, holder.block_size, WARM_CONFIDENCE))
+                found.append(Place(holder.warm, rank, names, holder.block_size, _belief(holder)))
         return found
 
     def refresh(self, now: float) -> None:
-        """Drop what a snapshot told once the pod's own stream is good, or it is too old."""
+        """Drop what others told once the pod's own stream is good, or it is too old."""
         for pod, holders in list(self._pods.items()):
             for rank, holder in list(holders.items()):
+                holder.live = holder.live if now < holder.live_until else 0.0
                 if holder.warm >= 0 and (now >= holder.warm_until or self._sure(pod, rank, holder) >= WARM_ENDS):
                     self._release(holder.warm)
                     holder.warm = -1
@@ -180,6 +188,52 @@ class KnownPods:
                 blocks += self.index.store(slot, tier, unpack(packed))
         return blocks
 
+    # -- what other replicas tell ---------------------------------------------------------------------------------
+
+    def wants(self, pod: str, rank: int) -> bool:
+        """Whether it is of use: the pod is not heard well."""
+        holder = self._pods.get(pod, {}).get(rank)
+        return holder is None or self._sure(pod, rank, holder) < WARM_ENDS
+
+    def open(self, told: Told, until: float) -> int:
+        """An empty slot for it, in place of an older memory; -1: no room."""
+        holder = self._holder(told.pod, told.rank)
+        if holder is None:
+            return -1
+        if holder.warm >= 0:
+            self.index.clear(holder.warm)
+        else:
+            holder.warm = self._take()
+        holder.models = holder.models or told.models
+        holder.shared, holder.live, holder.warm_until, holder.block_size = True, 0.0, until, told.block_size
+        return holder.warm
+
+    def slot_of(self, pod: str, rank: int) -> int:
+        """Where it is; -1 for nowhere."""
+        holder = self._pods.get(pod, {}).get(rank)
+        return holder.warm if holder is not None else -1
+
+    def trust(self, pod: str, rank: int, confidence: float, until: float) -> None:
+        """Believe that much in it until then, and at least as long as in a snapshot after that."""
+        holder = self._pods.get(pod, {}).get(rank)
+        if holder is not None and holder.warm >= 0:
+            holder.live, holder.live_until = confidence, until
+            holder.warm_until = max(holder.warm_until, until + WARM_SECONDS)
+
+    def drop(self, pod: str, rank: int) -> None:
+        """The pod is gone, they say."""
+        holder = self._pods.get(pod, {}).get(rank)
+        if holder is not None:
+            self._release(holder.warm)
+            holder.warm = -1
+
+    def facts(self, pod: str, rank: int) -> tuple[float, int, tuple[str, ...]]:
+        """Confidence, block size and names of a pod that is heard."""
+        holder = self._pods.get(pod, {}).get(rank)
+        if holder is None or holder.view is None:
+            return 0.0, 0, ()
+        return self._sure(pod, rank, holder), holder.view.block_size, self._names_of(pod, holder)
+
     def _names_of(self, pod: str, holder: _Holder) -> tuple[str, ...]:
         return self._models.get(pod) or holder.models
 
@@ -197,6 +251,7 @@ class KnownPods:
     def _info(self, pod: str, rank: int, holder: _Holder) -> HolderInfo:
         view = holder.view
         gpu, cpu, disk = self.index.tier_blocks(holder.slot)
+        told = "shared" if holder.shared else "snapshot"
         return HolderInfo(
             pod=pod,
             rank=rank,
@@ -206,8 +261,8 @@ class KnownPods:
             cpu=cpu,
             disk=disk,
             warm=self.index.memory_blocks(holder.warm) if holder.warm >= 0 else 0,
-            confidence=max(self._sure(pod, rank, holder), WARM_CONFIDENCE if holder.warm >= 0 else 0.0),
-            source="snapshot" if view is None else "push" if holder.pushed else "stream",
+            confidence=max(self._sure(pod, rank, holder), _belief(holder) if holder.warm >= 0 else 0.0),
+            source=told if view is None else "push" if holder.pushed else "stream",
             skipped=dict(view.counts) if view else {},
         )
 
@@ -237,3 +292,7 @@ class KnownPods:
         if slot >= 0:
             self.index.clear(slot)
             heapq.heappush(self._free, slot)
+
+
+def _belief(holder: _Holder) -> float:
+    return max(WARM_CONFIDENCE, holder.live)

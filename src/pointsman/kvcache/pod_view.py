@@ -3,6 +3,19 @@
 Engine hashes are opaque here: a map from hash to own key resolves parents and removals. A block whose parent was never
 announced (we came late, or the announcement was lost) is live but has no key yet; it waits, with its tokens, for the
 parent, and then the chain behind it gets its keys at once.
+
+Such an orphan is never credited to a prompt, though its own tokens are known, because nothing sound could be said:
+
+* Its place is not known. An event tells a parent's hash, not how many blocks lie before, and a match is a number of
+  leading blocks.
+* Its context is not known. Equal tokens behind another prefix (a document that was retrieved behind another system
+  prompt) are other keys and values; a match by tokens alone would promise what the engine does not have.
+* The parent's hash would tell both, but only to who can compute it: vLLM starts its chains from random bytes unless
+  PYTHONHASHSEED is set, and the form differs by version and options.
+
+So an orphan errs on the side of too little, like all that was missed before we came: nothing is promised that is not
+there, and as long as much is missing the view is not trusted (:attr:`PodView.coverage`, :mod:`pointsman.kvcache.trust`)
+and the approximate match, which knows our own picks with their prefixes, speaks for the endpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +36,7 @@ from pointsman.kvcache.events import (
     BlockStored,
     EventBatch,
 )
-from pointsman.kvcache.residency import CPU, DISK, GPU, MANY, BlockSink, Cell, Group, TierKeys, prefix_groups
+from pointsman.kvcache.residency import CPU, DISK, GPU, BlockSink, Cell, Group, TierKeys, prefix_groups
 
 MAX_COPIES = 64
 """Copies counted per block. Requests in vLLM's ``kv_cache_report_mode: full`` announce cached blocks again and again
@@ -66,6 +79,7 @@ class PodView:
         self.counts: Counter[str] = Counter()
         """What could not be used, by reason: ``mismatch``, ``orphan``, ``orphan-dropped``, ``removed-unknown``…"""
         self._sink, self._slot, self._model = sink, slot, model
+        self._capacity = 0  # blocks the engine has; 0: not known
         self._max_copies, self._max_orphans = max_copies, max_orphans
         self._groups: dict[int, Group] = {}
         self._indexed: list[Group] = []
@@ -105,26 +119,32 @@ class PodView:
 
     def bound(self, blocks: int) -> None:
         """Tell the number of blocks the engine has: when more copies are counted than that, they are distrusted."""
+        self._capacity = blocks
         for group in self._groups.values():
             cell = group.cells.get(DEFAULT_MEDIUM)
-            if cell and len(cell.keys) + sum(cell.copies.values()) - len(cell.copies) > blocks:
-                cell.copies.clear()
+            if cell and len(cell.blocks) + cell.blocks.spare > blocks:
+                cell.blocks.distrust()
                 self.counts["copies-distrusted"] += 1
 
     @property
     def live(self) -> dict[tuple[str, int], int]:
         """Live blocks by medium and group."""
         return {
-            (medium, number): len(cell.keys)
+            (medium, number): len(cell.blocks)
             for number, group in self._groups.items()
             for medium, cell in group.cells.items()
-            if cell.keys
+            if len(cell.blocks)
         }
 
     @property
     def indexed(self) -> int:
         """Keys in the sink, counted once per tier."""
         return sum(map(len, self._held.values()))
+
+    @property
+    def coverage(self) -> float:
+        """Share of the engine's GPU memory whose content is known, 0 to 1; 0 until :meth:`bound` was told its size."""
+        return min(1.0, len(self._held[GPU]) / self._capacity) if self._capacity else 0.0
 
     @property
     def orphans(self) -> int:
@@ -140,36 +160,18 @@ class PodView:
         """Live engine hashes of one medium and group."""
         found = self._groups.get(group)
         cell = found.cells.get(medium) if found else None
-        return frozenset(cell.keys) if cell else frozenset()
+        return frozenset(cell.blocks.hashes()) if cell else frozenset()
 
     def _store(self, event: BlockStored) -> None:
         group = self._group(event)
         cell = group.cell(event.medium)
         keys = self._keys(event, group)
-        late = False
-        if len(keys) > MANY and None not in keys and cell.add_all(event.hashes, keys):
-            new = cast("list[int]", keys)
-        else:
-            new, late = self._add(cell, event.hashes, keys)
+        new, late = cell.blocks.add(event.hashes, keys, self._max_copies)
         if new and group in self._indexed:
-            self._held[cell.tier].hold(new)
+            self._held[cell.tier].hold(cast("Sequence[int]", new))
         if self._waiting or late:
             known = zip(event.hashes, keys, strict=True)
             self._settle([(event.group, hashed, key) for hashed, key in known if key is not None])
-
-    def _add(self, cell: Cell, hashes: Sequence[int], keys: Sequence[int | None]) -> tuple[list[int], bool]:
-        """Enter blocks one by one: the keys that are new, and whether a live block could get a key it lacked."""
-        new: list[int] = []
-        late = False
-        for hashed, key in zip(hashes, keys, strict=True):
-            if hashed in cell.keys:
-                cell.again(hashed, self._max_copies)
-                late = late or (key is not None and cell.keys[hashed] is None)
-            else:
-                cell.keys[hashed] = key
-                if key is not None:
-                    new.append(key)
-        return new, late
 
     def _group(self, event: BlockStored) -> Group:
         group = self._groups.get(event.group)
@@ -188,10 +190,10 @@ class PodView:
             for group in groups:
                 for cell in group.cells.values() if group not in others else ():
                     held = self._held[cell.tier]
-                    keys = [key for key in cell.keys.values() if key is not None]
+                    keys = cell.blocks.own()
                     held.hold(keys) if enters else held.release(keys)
 
-    def _keys(self, event: BlockStored, group: Group) -> list[int] | list[int | None]:
+    def _keys(self, event: BlockStored, group: Group) -> Sequence[int | None]:
         """Own keys by hash; None where there is none yet."""
         blocks = len(event.hashes)
         if event.tokens and blocks and blocks * event.block_size == len(event.tokens):
@@ -256,17 +258,12 @@ class PodView:
             group = self._groups.get(number)
             if group is not None:
                 for cell in group.cells.values():
-                    if hashed in cell.keys and cell.keys[hashed] is None:
-                        self._fill(group, cell, hashed, key)
+                    if cell.blocks.fill(hashed, key) and group in self._indexed:
+                        self._held[cell.tier].hold([key])
             self._abandon(number, hashed)
             for orphan in self._waiting.pop((number, hashed), ()):
                 keys = stored_keys(orphan.event, self._model, key)
                 known += [(number, child, own) for child, own in zip(orphan.event.hashes, keys, strict=True)]
-
-    def _fill(self, group: Group, cell: Cell, hashed: int, key: int) -> None:
-        cell.keys[hashed] = key
-        if group in self._indexed:
-            self._held[cell.tier].hold([key])
 
     def _remove(self, event: BlockRemoved) -> None:
         group = self._groups.get(event.group)
@@ -278,15 +275,11 @@ class PodView:
             self.counts["removed-unknown"] += len(event.hashes)
             return
         for cell in cells:
-            gone: list[int] = []
-            for hashed in event.hashes:
-                if hashed not in cell.keys:
-                    self.counts["removed-unknown"] += 1
-                elif cell.one_less(hashed):
-                    key = cell.keys.pop(hashed)
-                    if key is not None:
-                        gone.append(key)
-                    elif not group.live(hashed):
-                        self._abandon(event.group, hashed)
+            gone, missing, unkeyed = cell.blocks.remove(event.hashes)
+            if missing:
+                self.counts["removed-unknown"] += missing
+            for hashed in unkeyed:
+                if not group.live(hashed):
+                    self._abandon(event.group, hashed)
             if gone and group in self._indexed:
                 self._held[cell.tier].release(gone)

@@ -56,7 +56,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A query as it comes: ``prompt_hash``, or ``model`` with ``token_ids``."""
+    """A query: ``prompt_hash``, or ``model`` with ``token_ids``. Those with a prompt become one of the latter kind."""
 
     pods: Annotated[list[_Name], msgspec.Meta(max_length=MAX_PODS)] | None = None
     """Of interest; None for all that are known."""
@@ -121,7 +121,7 @@ def parse_query(body: bytes) -> Query:
 def _check(query: Query) -> None:
     if (query.prompt_hash is None) == (query.token_ids is None):
         raise BadQueryError(
-            "give prompt_hash, or model and token_ids",
+            "give prompt_hash, or model and one of token_ids, prompt and messages",
             "prompt_hash" if query.token_ids is None else "token_ids",
         )
     if query.token_ids is not None and query.model is None:

@@ -3,7 +3,7 @@
 Batches of a stream are numbered from 0 by the engine process that sends them. They must be applied in order, because a
 removal may refer to a store of the batch before. So after a gap what follows is held back, for a moment, while the
 missing batches are asked for again; when they are not to be had, what is known is kept, the loss is remembered in the
-confidence, and the stream goes on. Indexing never stops.
+confidence (:mod:`pointsman.kvcache.trust` has the rules), and the stream goes on. Indexing never stops.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import OrderedDict
 
 from pointsman.kvcache.events import AllCleared, EventBatch
 from pointsman.kvcache.stream_types import Action, Apply, DropState, RequestReplay, StreamOptions, StreamStats
+from pointsman.kvcache.trust import Trust
 
 WINDOW = 64
 """How far back a batch may come again or late before it can only be of a new process. One connection keeps order, so
@@ -42,20 +43,20 @@ class EventStream:
         self._answers = self._asked_at = self._attempts = 0  # of that replay: batches, self._next then, repeats
         self._deadline = self._limit = math.inf
         self._pause_until = -math.inf
-        self._known = self._unknown = 0  # batches since the engine was known to be empty: applied, lost
-        self._heard = False
-        self._awaited: float | None = None
+        self._latest = -1  # highest number that came live since the connection stands
+        self._trust = Trust(self.options.silent_after)
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
     def connected(self, now: float) -> list[Action]:
         """The subscription stands (again): ask for what was missed, also to see whether it is the same process."""
+        self._trust.level, self._latest = False, -1
         return self._ask(self._overlap(), now) if self._asked is None else []
 
     def live(self, sequence: int, batch: EventBatch | None, now: float, wall: float) -> list[Action]:
         """A batch came; None when its payload could not be read."""
         self.last_seen = now
-        self._awaited = None
+        self._trust.alive()
         if batch is None:
             self.stats.bad += 1
         else:
@@ -70,7 +71,7 @@ class EventStream:
         self._answers += 1
         if batch is None:
             return []
-        self._heard = True
+        self._trust.heard = True
         known = self._recent.get(sequence)
         if (known is not None and known != batch.ts) or self._contradicts(sequence, batch):
             return self._restart(sequence, batch, now, replaying=True)
@@ -86,7 +87,7 @@ class EventStream:
         """The engine has sent all it keeps."""
         if self._asked is None:
             return []
-        self._heard = True
+        self._trust.heard = True
         if not self._answers and not self._held and self._next:
             # It does not even know the last batch we had, and it always keeps its newest: a new process.
             self._forget_process()
@@ -101,8 +102,7 @@ class EventStream:
 
     def expect(self, now: float) -> None:
         """The engine was handed work that should cause events."""
-        if self._awaited is None:
-            self._awaited = now
+        self._trust.expect(now)
 
     # -- what is known --------------------------------------------------------------------------------------------
 
@@ -116,17 +116,21 @@ class EventStream:
         """Batches held back."""
         return len(self._held)
 
-    def confidence(self, now: float) -> float:
-        """How far the state can be trusted, 0 to 1: the share of batches had since the engine was last known empty.
+    @property
+    def position(self) -> tuple[int, float]:
+        """Number of the newest batch applied and the youngest time stamp so far; (-1, -inf) before the first."""
+        return (self._next or 0) - 1, self._last_ts
 
-        0 when nothing was ever heard, or when the engine is silent though it was given work.
+    def confidence(self, now: float, coverage: float = 0.0, late: int = 0) -> float:
+        """How far the state can be trusted, 0 to 1.
+
+        Args:
+            now: seconds.
+            coverage: share of the engine's memory whose content is known, 0 to 1; 0 when not known.
+            late: batches given out and not applied yet.
         """
-        if not self._heard:
-            return 0.0
-        if self._awaited is not None and now - self._awaited > self.options.silent_after:
-            return 0.0
-        total = self._known + self._unknown
-        return self._known / total if total else 1.0
+        waiting = self._top + 1 - (self._next or 0) if self._held else 0
+        return self._trust.confidence(now, waiting, coverage, late)
 
     def silent_for(self, now: float) -> float:
         """Seconds since the last live batch."""
@@ -138,6 +142,7 @@ class EventStream:
         expected = self._next
         if batch is None:
             return self._take_unreadable(sequence, now)
+        self._latest = max(self._latest, sequence)
         if expected is None or self._contradicts(sequence, batch):
             return self._first(sequence, batch, now)
         if sequence < expected:
@@ -162,7 +167,7 @@ class EventStream:
     def _first(self, sequence: int, batch: EventBatch, now: float) -> list[Action]:
         if self._contradicts(sequence, batch):
             return self._restart(sequence, batch, now)
-        self._heard = True
+        self._trust.heard = True
         self._hold(sequence, batch)
         actions = self._drain()
         if self._held and not self.waiting:
@@ -187,6 +192,7 @@ class EventStream:
 
     def _restart(self, sequence: int, batch: EventBatch, now: float, *, replaying: bool = False) -> list[Action]:
         self._forget_process()
+        self._latest = -1 if replaying else sequence
         asked = self._ask(0, now) if replaying else []
         return [DropState(), *asked, *self._first(sequence, batch, now)]
 
@@ -195,7 +201,8 @@ class EventStream:
         self._next, self._last_ts, self._top, self._unreadable = None, -math.inf, -1, -1
         self._held.clear()
         self._recent.clear()
-        self._known = self._unknown = self._attempts = 0
+        self._trust.empty()
+        self._trust.level, self._latest, self._attempts = False, -1, 0
         self._pause_until = -math.inf
         self._stop_waiting()
 
@@ -210,7 +217,6 @@ class EventStream:
         return self._fail(now) if self._asked is not None else self._give_up()
 
     def _advance(self, sequence: int, batch: EventBatch) -> list[Action]:
-        self._heard = True
         self._next = sequence + 1
         self._last_ts = max(self._last_ts, batch.ts)
         self._recent[sequence] = batch.ts
@@ -218,8 +224,10 @@ class EventStream:
             self._recent.popitem(last=False)
         self.stats.batches += 1
         if any(isinstance(event, AllCleared) for event in batch.events):
-            self._known = self._unknown = 0
-        self._known += 1
+            self._trust.empty()
+        self._trust.had()
+        if 0 <= self._latest <= sequence:
+            self._trust.level = True
         return [Apply(batch)]
 
     def _drain(self) -> list[Action]:
@@ -238,7 +246,7 @@ class EventStream:
         lost = sequence - (self._next or 0)
         if lost > 0:
             self.stats.lost += lost
-            self._unknown += lost
+            self._trust.lost(lost, at_start=self._next is None)
         self._next = sequence
 
     def _gap(self, now: float) -> list[Action]:
@@ -271,6 +279,7 @@ class EventStream:
             self._attempts += 1
             return self._ask(self._overlap(), now)
         self._attempts = 0
+        self._trust.level = self._trust.level or not failed
         return self._fail(now) if failed else self._give_up()
 
     def _fail(self, now: float) -> list[Action]:

@@ -40,7 +40,8 @@ class StreamOptions(msgspec.Struct, frozen=True):
     hold: int = 20_000
     """Batches held back at most."""
     silent_after: float = 10.0
-    """Silence after a request that should have caused events, before the stream is distrusted."""
+    """Silence after a request that should have caused events, before the stream is distrusted; an idle engine may be
+    silent for ever."""
 
 
 class StreamStats(msgspec.Struct):

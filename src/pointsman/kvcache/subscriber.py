@@ -16,6 +16,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pointsman.clock import Clock
 from pointsman.errors import StartupError
+from pointsman.kvcache.backlog import CatchUp
 from pointsman.kvcache.following import MAX_PAYLOAD, Following, StreamStatus, View, read
 from pointsman.kvcache.sources import EventSource, parse_topic, sources_of
 from pointsman.kvcache.stream_types import StreamOptions
@@ -33,10 +34,15 @@ MakeView = Callable[[str, int, str], View | None]
 class SubscriberOptions(msgspec.Struct, frozen=True):
     """Knobs of the subscriber, in seconds."""
 
-    slice: float = 0.0005
-    """Work per turn of the event loop, over all sockets together: what a pick waits for at most, but for one batch."""
+    slice: float = 0.0003
+    """Work per turn of the event loop, over all sockets together: what a pick waits for at most, but for one batch
+    (of no more than 512 blocks: longer ones are applied in pieces, turn by turn)."""
     tick: float = 0.05
     stream: StreamOptions = StreamOptions()
+    silent_bound: float = 3.0
+    """Patience with the silence of a pod that connects to us: that it is gone shows in nothing else. A pod at work
+    sends a batch every few steps, whoever's request it was; only a prefill of seconds in one step is taken for dead,
+    until it ends."""
 
 
 class Subscriber:
@@ -58,10 +64,12 @@ class Subscriber:
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}  # by pod; "" for what belongs to none
         self._replays: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
+        self._catch_up = CatchUp(clock, self._options.slice, self._turn)
 
     def start(self) -> None:
         """Begin to watch the clock; needs a running event loop."""
         self._spawn("", self._tick())
+        self._spawn("", self._catch_up.run())
 
     async def stop(self) -> None:
         """Close everything; views keep what they hold."""
@@ -125,11 +133,12 @@ class Subscriber:
             task.cancel()
         for key in [key for key in self._streams if key[0] == pod]:
             self._replays.pop(key, None)
-            self._streams.pop(key).view.forget()
+            self._streams.pop(key).forget()
 
     def expect(self, pod: str) -> None:
         """A pod was handed a request that should cause events."""
-        for following in self._of(pod):
+        following = self._streams.get((pod, 0))  # a look at all streams would cost a pick among 500 of them 30 us
+        if following is not None:
             following.stream.expect(self._clock.now())
 
     def status(self) -> list[StreamStatus]:
@@ -140,9 +149,12 @@ class Subscriber:
     def confidence(self, pod: str, rank: int = 0) -> float:
         """How far a view can be trusted, 0 to 1; 0 for a pod not followed."""
         following = self._streams.get((pod, rank))
-        if following is None or not following.connected:
-            return 0.0
-        return following.stream.confidence(self._clock.now())
+        return following.confidence(self._clock.now()) if following else 0.0
+
+    def position(self, pod: str, rank: int = 0) -> tuple[int, float]:
+        """Number and engine time stamp of the newest batch applied; (-1, -inf) for none."""
+        following = self._streams.get((pod, rank))
+        return following.stream.position if following else (-1, -math.inf)
 
     def lag(self, pod: str, rank: int = 0) -> float:
         """Seconds by which a pod's events are late, smoothed; NaN when not known."""
@@ -152,16 +164,18 @@ class Subscriber:
     def _of(self, pod: str) -> list[Following]:
         return [following for key, following in self._streams.items() if key[0] == pod]
 
-    def _follow(self, pod: str, rank: int, model: str, replay: str) -> Following | None:
+    def _follow(self, pod: str, rank: int, model: str, replay: str, *, bound: bool = False) -> Following | None:
         view = self._make_view(pod, rank, model)
         if view is None:
             return None
         options = msgspec.structs.replace(self._options.stream, can_replay=bool(replay))
+        if bound:
+            options = msgspec.structs.replace(options, silent_after=self._options.silent_bound)
 
         def ask(start: int) -> None:
             self._replay(following, replay, start)
 
-        following = self._streams[pod, rank] = Following(pod, rank, view, options, ask)
+        following = self._streams[pod, rank] = Following(pod, rank, view, options, ask, self._catch_up.add)
         return following
 
     # -- sockets --------------------------------------------------------------------------------------------------
@@ -213,6 +227,7 @@ class Subscriber:
         try:
             while True:
                 frames = await socket.recv_multipart()
+                await self._catch_up.wait()
                 async with self._turn:  # one slice per turn of the loop, however many sockets have news
                     if self._slice(frames, at_once, take):
                         return
@@ -224,7 +239,7 @@ class Subscriber:
         """Work through what is here, for a while; whether ``take`` has enough."""
         end = self._clock.now() + self._options.slice
         while not take(frames):
-            if self._clock.now() >= end:
+            if self._catch_up.behind or self._clock.now() >= end:
                 return False
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
@@ -245,7 +260,7 @@ class Subscriber:
         if rank is None:
             self.counts["bad-payload"] += 1
             return
-        following = self._streams.get((pod, rank)) or self._follow(pod, rank, model, "")
+        following = self._streams.get((pod, rank)) or self._follow(pod, rank, model, "", bound=True)
         if following is None:
             self.counts["unknown-pod"] += 1
             return

@@ -84,6 +84,41 @@ def test_the_path_of_the_client_is_not_the_path_asked() -> None:
     assert run(engine, lambda way: way.tokens(request, BODY)) == IDS
 
 
+def test_a_model_that_is_not_there_does_not_mean_that_render_is_not() -> None:
+    engine = Engine()
+    error = {"error": {"message": "The model `other` does not exist.", "type": "NotFoundError", "code": 404}}
+    engine.answers["/v1/chat/completions/render"] = 404, error
+    engine.answers["/tokenize"] = 404, error
+
+    async def use(way: EngineWay) -> None:
+        with pytest.raises(UnableError):
+            await way.tokens(asked(BODY), BODY)
+        engine.answers["/v1/chat/completions/render"] = 200, RENDERED["response"]
+        assert await way.tokens(asked(BODY), BODY) == IDS
+
+    run(engine, use)
+
+
+def test_both_questions_of_one_request_go_to_one_server() -> None:
+    first, second = Engine(), Engine()
+    for engine in (first, second):
+        engine.answers["/v1/chat/completions/render"] = 403, {}
+        engine.answers["/tokenize"] = 200, {"tokens": IDS}
+        engine.delay = 0.05
+
+    async def main() -> None:
+        async with running(first) as one, running(second) as two:
+            addresses = iter([str(one._address), str(two._address)])
+            way = EngineWay(lambda: next(addresses), Guard(1000), time.perf_counter)
+            try:
+                await asyncio.gather(*(way.tokens(asked(BODY), BODY) for _ in range(2)))
+            finally:
+                await way.close()
+
+    asyncio.run(main())
+    assert first.paths == second.paths == ["/v1/chat/completions/render", "/tokenize"]
+
+
 def test_render_under_the_name_sent_on() -> None:
     engine = Engine()
     engine.answers["/v1/chat/completions/render"] = 200, RENDERED["response"]
@@ -183,7 +218,7 @@ def test_nobody_there() -> None:
 
 
 def test_slow_engines_are_spared() -> None:
-    engine, guard = Engine(), Guard(20)
+    engine, guard = Engine(), Guard(20, spread_seconds=0)
     engine.delay = 5.0
 
     async def ask(way: EngineWay) -> None:

@@ -12,7 +12,7 @@ from tests.requestcontrol.tokenizing.tiny import asked, tiny_folder
 from pointsman.api.request import InferenceRequest
 from pointsman.requestcontrol.tokenizing.guard import Guard
 from pointsman.requestcontrol.tokenizing.local import load_tokenizer
-from pointsman.requestcontrol.tokenizing.result import Tokenization, TooSlowError, UnableError, WayName
+from pointsman.requestcontrol.tokenizing.result import AwayError, Tokenization, TooSlowError, UnableError, WayName
 from pointsman.requestcontrol.tokenizing.service import Tokenizing, enrich
 from pointsman.requestcontrol.tokenizing.threads import LocalWay
 
@@ -74,6 +74,16 @@ def test_the_budget_is_for_all_ways_together() -> None:
     assert result.prompt_tokens == REQUEST.prompt_tokens
     assert 25 <= result.ms < 1000
     assert counts == {"exact-local-late": 1, "engine-late": 1, "estimate": 1}
+
+
+def test_why_nobody_told_is_said() -> None:
+    result, _ = ask(Way("exact-local", UnableError("no template")), Way("engine", AwayError("http://x: refused")))
+    assert (result.late, result.away) == (False, True)
+    assert result.problems == ("exact-local: no template", "engine: http://x: refused")
+    result, _ = ask(Way("exact-local", TooSlowError()), Way("engine", UnableError("answered 400")))
+    assert (result.late, result.away) == (True, False)
+    assert result.problems == ("exact-local: too slow lately, or too long a line", "engine: answered 400")
+    assert ask(Way("engine", None))[0].problems == ()
 
 
 def test_deadline_of_the_caller() -> None:

@@ -119,7 +119,7 @@ def test_a_long_line_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_would_take_too_long_is_skipped_but_known_the_next_time() -> None:
     async def main() -> None:
-        tokenizer, guard = load_tokenizer(tiny_folder()), Guard(8)
+        tokenizer, guard = load_tokenizer(tiny_folder()), Guard(8, spread_seconds=0)
         way, long = way_of(tokenizer, guard), body("word " * 5000)
         now = time.perf_counter()
         for _ in range(LEAST):

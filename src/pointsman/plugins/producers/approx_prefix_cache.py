@@ -89,15 +89,19 @@ class ApproxPrefixCacheProducer(DataProducer[ApproxPrefixCacheParams], PickObser
         keys = state.get(self._keys_key)
         if not keys or not result.targets:
             return
-        chosen = result.chosen
+        self._record(result.chosen, keys)
+        if result.prefiller is not None:
+            self._record(result.prefiller, keys)
+
+    def endpoint_removed(self, endpoint: Endpoint) -> None:
+        self._index.remove(endpoint.slot)
+
+    def _record(self, chosen: Endpoint, keys: list[int]) -> None:
         metrics = chosen.metrics
         if self.params.auto_tune and metrics.num_blocks and metrics.block_size:
             tokens = metrics.num_blocks * metrics.block_size
             self._index.set_capacity(chosen.slot, max(1, tokens // self._block_tokens))
         self._index.record(chosen.slot, keys)
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        self._index.remove(endpoint.slot)
 
     def _hash(self, request: InferenceRequest) -> list[int]:
         size = self._block_tokens

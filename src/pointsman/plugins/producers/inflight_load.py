@@ -11,7 +11,7 @@ from msgspec import Meta
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
 from pointsman.framework.keys import INFLIGHT_PRODUCER
-from pointsman.framework.plugin import DataProducer, Params, register
+from pointsman.framework.plugin import DataProducer, Params, PluginSpec, register
 from pointsman.framework.state import CycleState, StateKey
 
 
@@ -30,6 +30,16 @@ class InflightSnapshot(msgspec.Struct, frozen=True):
 def inflight_key(producer: str = INFLIGHT_PRODUCER) -> StateKey[InflightSnapshot]:
     """The key under which the producer of that name writes."""
     return StateKey(f"inflight-load/{producer}")
+
+
+InflightProducerName = Annotated[
+    str, Meta(min_length=1, description="Name of the producer whose count of work in flight is read.")
+]
+
+
+def required_inflight(name: str) -> tuple[PluginSpec, ...]:
+    """The producer under its default name; one of another name has to be configured."""
+    return (PluginSpec(type=INFLIGHT_PRODUCER, name=name),) if name == INFLIGHT_PRODUCER else ()
 
 
 class InflightLoadParams(Params, frozen=True):

@@ -13,14 +13,19 @@ from msgspec import Meta
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
 from pointsman.api.result import SchedulingResult
+from pointsman.errors import ConfigError
 from pointsman.framework.keys import APPROX_PREFIX_PRODUCER, PRECISE_PREFIX_PRODUCER, PrefixMatch, prefix_match_key
 from pointsman.framework.kv import KvMatch
 from pointsman.framework.plugin import DataProducer, EndpointObserver, Params, PickObserver, PluginSpec, register
 from pointsman.framework.state import CycleState, StateKey
+from pointsman.kvcache.shared_address import shared_address
 from pointsman.plugins.filters.memory_pressure import duration_seconds
+from pointsman.plugins.producers._tiers import Backend, Weights, tier_weights, worths
 
 ENOUGH = 0.5
 """Confidence below which an endpoint's stream is not believed."""
+
+BACKENDS = "parameters.indexerConfig.kvCacheBackendConfigs"
 
 _APPROX = prefix_match_key(APPROX_PREFIX_PRODUCER)
 _DURATION = r"^(\d+(\.\d+)?(ms|s|m|h))+$"
@@ -36,13 +41,22 @@ class TokenProcessor(Params, frozen=True):
     hash_algorithm: str = ""
 
 
+class SharedIndex(Params, frozen=True):
+    """A Redis or Valkey server; llm-d's fields and the scope."""
+
+    address: str = "redis://127.0.0.1:6379"
+    backend_type: str = ""
+    enable_rdma: bool = msgspec.field(name="enableRDMA", default=False)
+    scope: str = "default"
+
+
 class BlockIndex(Params, frozen=True):
     """Where llm-d keeps its index."""
 
     in_memory_config: Mapping[str, Any] | None = None
     cost_aware_memory_config: Mapping[str, Any] | None = None
-    redis_config: Mapping[str, Any] | None = None
-    valkey_config: Mapping[str, Any] | None = None
+    redis_config: SharedIndex | None = None
+    valkey_config: SharedIndex | None = None
     enable_metrics: bool = False
     metrics_logging_interval: str = ""
 
@@ -52,7 +66,7 @@ class Indexer(Params, frozen=True):
 
     kv_block_index_config: BlockIndex | None = None
     kv_block_scorer_config: Mapping[str, Any] | None = None
-    kv_cache_backend_configs: Sequence[Mapping[str, Any]] = ()
+    kv_cache_backend_configs: Sequence[Backend] = ()
     tokenizers_pool_config: Mapping[str, Any] | None = None
 
 
@@ -88,7 +102,16 @@ class PrecisePrefixCacheParams(Params, frozen=True):
     ] = TokenProcessor()
     indexer_config: Annotated[
         Indexer,
-        Meta(description="Accepted without effect: the index is in the picker's memory and has room for 16 M blocks."),
+        Meta(
+            description="kvBlockIndexConfig.redisConfig or valkeyConfig: share the index with other replicas over that "
+            "server: address = redis://127.0.0.1:6379 (also rediss://, valkey://, unix://, HOST:PORT; needs the extra "
+            "redis), scope = default: name of the pool, shared by those who give the same. What others hear fills in "
+            "for endpoints that this picker does not hear (yet). kvCacheBackendConfigs = [{name: gpu, weight: 1.0}, "
+            "{name: cpu, weight: 0.8}, {name: disk, weight: 0.5}]: worth of a block to prefix scorers by where it is; "
+            "costs count it in full, and a medium that is not known counts as disk. backendType and enableRDMA, and "
+            "all else here, are accepted without effect: the index itself is in the picker's memory and has room for "
+            "16 M blocks."
+        ),
     ] = Indexer()
     kv_events_config: Annotated[
         KvEvents,
@@ -125,6 +148,8 @@ class PrecisePrefixCacheProducer(DataProducer[PrecisePrefixCacheParams], PickObs
         self._found_key: StateKey[KvMatch] = StateKey(f"kv-match/{self.name}")
         self._ttl = duration_seconds(self.params.speculative_ttl) if self.params.speculative_indexing else 0.0
         self._counts: Counter[str] = Counter()
+        self.shared = shared_index(self.params.indexer_config)
+        self._weights = tier_weights(self.params.indexer_config.kv_cache_backend_configs, BACKENDS)
 
     def requires(self) -> tuple[PluginSpec, ...]:
         return (PluginSpec(APPROX_PREFIX_PRODUCER, APPROX_PREFIX_PRODUCER),)
@@ -136,7 +161,10 @@ class PrecisePrefixCacheProducer(DataProducer[PrecisePrefixCacheParams], PickObs
         return (_APPROX,)
 
     def stats(self) -> dict[str, int]:
-        """Requests by what could be said: ``exact``, ``no-tokens``, ``no-stream``; and ``approximate`` endpoints."""
+        """Requests by what could be said, and ``approximate`` endpoints.
+
+        ``exact``; ``remembered``: no stream is believed, but what others told; ``no-tokens``; ``no-stream``.
+        """
         return dict(self._counts)
 
     def produce(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> None:
@@ -149,21 +177,39 @@ class PrecisePrefixCacheProducer(DataProducer[PrecisePrefixCacheParams], PickObs
             return
         state.write(self._found_key, found)
         sure = [e for e in endpoints if e.slot in found.tokens and kv.confidence(e.id) >= ENOUGH]
-        if not sure:
+        if not sure and not any(found.remembered.values()):
             self._counts["no-stream"] += 1
             state.write(self._match_key, guess)
             return
-        self._counts["exact"] += 1
+        self._counts["exact" if sure else "remembered"] += 1
         self._counts["approximate"] += len(endpoints) - len(sure)
-        state.write(self._match_key, _merged(request, found, sure, guess, endpoints))
+        state.write(self._match_key, _merged(request, found, sure, guess, endpoints, self._weights))
 
     def picked(self, request: InferenceRequest, result: SchedulingResult, state: CycleState) -> None:
         found = state.get(self._found_key)
         if found is not None and self.handle.kv is not None and result.targets:
             self.handle.kv.speculate(result.chosen, found, self._ttl)
+            if result.prefiller is not None:
+                self.handle.kv.speculate(result.prefiller, found, self._ttl)
 
     def endpoint_removed(self, endpoint: Endpoint) -> None:
         """Nothing: the index belongs to the picker, which forgets the endpoint itself."""
+
+
+def shared_index(indexer: Indexer) -> SharedIndex | None:
+    """With whom the index is shared, the address as the client wants it; None: with nobody.
+
+    Raises:
+        ConfigError: if the address is none, or the client's extra is not installed.
+    """
+    config = indexer.kv_block_index_config or BlockIndex()
+    for name, found in (("redisConfig", config.redis_config), ("valkeyConfig", config.valkey_config)):
+        if found is not None:
+            field = f"parameters.indexerConfig.kvBlockIndexConfig.{name}"
+            if not found.scope:
+                raise ConfigError("a scope has a name", field=f"{field}.scope", hint="such as the pool's")
+            return msgspec.structs.replace(found, address=shared_address(found.address, f"{field}.address"))
+    return None
 
 
 def _merged(
@@ -172,13 +218,15 @@ def _merged(
     sure: Sequence[Endpoint],
     guess: PrefixMatch,
     endpoints: Sequence[Endpoint],
+    weights: Weights,
 ) -> PrefixMatch:
     """Both kinds of match in blocks of one size, rounded down, so that nobody is credited with more than he has."""
     unit = gcd(*found.keys)
     blocks = [0] * (1 + max(endpoint.slot for endpoint in endpoints))
-    if len(sure) < len(endpoints) and any(guess.blocks):
+    if len(sure) < len(endpoints) and (found.remembered or any(guess.blocks)):
         for endpoint in endpoints:
-            blocks[endpoint.slot] = min(guess.tokens(endpoint.slot), request.prompt_tokens) // unit
+            likely = max(guess.tokens(endpoint.slot), found.remembered.get(endpoint.slot, 0))
+            blocks[endpoint.slot] = min(likely, request.prompt_tokens) // unit
     for endpoint in sure:
         blocks[endpoint.slot] = found.tokens[endpoint.slot] // unit
-    return PrefixMatch(unit, request.prompt_tokens // unit, blocks)
+    return PrefixMatch(unit, request.prompt_tokens // unit, blocks, worths(found, sure, blocks, unit, weights))

@@ -162,12 +162,12 @@ class TokenProducer(DataProducer[TokenProducerParams]):
                 hint="give vllm.url, or local.path",
             )
         engine = self.params.engine
-        if engine is not None and engine.url != POOL and not _is_url(engine.url):
+        if engine is not None and engine.url != POOL and not is_url(engine.url):
             raise ConfigError(
                 f"parameters.vllm.url: {engine.url!r} is no address", hint="write it like http://localhost:8000"
             )
         if self.params.local is not None:
-            _check_files(self.params.local)
+            check_files(self.params.local)
 
     def produce(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> None:
         """Nothing: the ids are in the request by now."""
@@ -178,16 +178,23 @@ class Tokenizer(TokenProducer):
     """llm-d's old name of token-producer."""
 
 
-def _check_files(local: LocalParams) -> None:
+def check_files(local: LocalParams, named: str = "parameters.local.path") -> None:
+    """See that a tokenizer's files and the libraries for them are there.
+
+    Args:
+        local: where they should be.
+        named: what the user wrote the path into, for the message.
+
+    Raises:
+        ConfigError: if something is missing.
+    """
     path = Path(local.path)
     if not local.path or not path.exists():
-        raise ConfigError(
-            f"parameters.local.path: {local.path!r} does not exist", hint="give the model's folder, as seen from here"
-        )
+        raise ConfigError(f"{named}: {local.path!r} does not exist", hint="give the model's folder, as seen from here")
     if path.is_dir() and not (path / "tokenizer.json").is_file():
         raise ConfigError(
-            f"parameters.local.path: {local.path!r} holds no tokenizer.json",
-            hint="give the folder with the model's tokenizer.json, or ask the engine with vllm.url",
+            f"{named}: {local.path!r} holds no tokenizer.json",
+            hint="give the folder with the model's tokenizer.json, or have an engine asked by its URL",
         )
     if local.chat_template and not Path(local.chat_template).is_file():
         raise ConfigError(
@@ -195,12 +202,11 @@ def _check_files(local: LocalParams) -> None:
         )
     missing = [name for name in ("tokenizers", "jinja2") if find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"parameters.local: {' and '.join(missing)} not installed", hint="pip install 'pointsman[tokenizer]'"
-        )
+        raise ConfigError(f"{named}: {' and '.join(missing)} not installed", hint="pip install 'pointsman[tokenizer]'")
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether it is the address of an HTTP server."""
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0

@@ -16,12 +16,16 @@ import msgspec
 from pointsman.api.request import InferenceRequest
 from pointsman.requestcontrol.tokenizing.guard import Guard
 from pointsman.requestcontrol.tokenizing.prompts import ChatPrompt, read_prompt
-from pointsman.requestcontrol.tokenizing.result import TooSlowError, UnableError, WayName
+from pointsman.requestcontrol.tokenizing.result import AwayError, TooSlowError, UnableError, WayName
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 CONNECTIONS = 32
 RETRY_SECONDS = 60.0
 """How long an endpoint that is not there is not asked again."""
+KEEP_ALIVE = 4.0
+"""Seconds a connection is kept unused: vLLM closes its own after five, and a question sent just then is lost."""
+_NO_MODEL = b"NotFoundError"
+"""What vLLM's 404 says when it is the model that is not there."""
 
 _RENDERED = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")
 """Paths that have a ``/render``. The client's own path is never part of an address: it may hold anything."""
@@ -62,7 +66,6 @@ class EngineWay:
             model: name to ask under; the request's target model when empty.
         """
         self._address = url
-        self._url = url.rstrip("/") if isinstance(url, str) else ""
         self._guard = guard
         self._now = now
         self._endpoint = endpoint
@@ -81,17 +84,18 @@ class EngineWay:
         start = self._now()
         if not self._guard.allows(len(body), start):
             raise TooSlowError
-        if not isinstance(self._address, str):
-            self._url = self._address() or ""
-            if not self._url:
-                raise UnableError("no server to ask")
+        # One question may take two posts, which must go to the same server, whatever the next request asks.
+        url = self._address if isinstance(self._address, str) else self._address() or ""
+        if not url:
+            raise AwayError("no server to ask")
+        url = url.rstrip("/")
         try:
-            ids = await self._ask(request, body)
+            ids = await self._ask(url, request, body)
         except (asyncio.CancelledError, TimeoutError):
             self._note(body, start, self._guard.budget_ms * 1.01)  # given up: it would have taken longer than that
             raise
         except (aiohttp.ClientError, OSError) as error:
-            raise UnableError(f"{self._url}: {error!r}") from error
+            raise AwayError(f"{url}: {error!r}") from error
         self._note(body, start)
         return ids
 
@@ -109,40 +113,44 @@ class EngineWay:
         """The 95th percentile of the answers, in milliseconds."""
         return {"p95_ms": self._guard.p95(self._now())}
 
-    async def _ask(self, request: InferenceRequest, body: bytes) -> tuple[int, ...]:
+    async def _ask(self, url: str, request: InferenceRequest, body: bytes) -> tuple[int, ...]:
         model = self._model or request.target_model or request.model
         path = next((path for path in _RENDERED if request.path.endswith(path.removeprefix("/v1"))), None)
         if path is not None and self._endpoint != "tokenize" and self._now() >= self._no_render_until:
-            status, answer = await self._post(f"{path}/render", _renamed(body, model, request.model))
+            status, answer = await self._post(f"{url}{path}/render", _renamed(body, model, request.model))
             if status == 200:
                 return _ids(answer)
-            if status in {403, 404, 405}:
+            if status in {403, 404, 405} and not (status == 404 and _NO_MODEL in answer):
                 self._no_render_until = self._now() + RETRY_SECONDS
             elif self._endpoint == "render":
-                raise UnableError(f"{self._url}{path}/render answered {status}")
+                raise _refused(f"{url}{path}/render", status)
         if self._endpoint == "render":
-            raise UnableError(f"{self._url} has no /render")
-        status, answer = await self._post("/tokenize", _question(request.path, body, model))
+            raise UnableError(f"{url} has no /render")
+        status, answer = await self._post(f"{url}/tokenize", _question(request.path, body, model))
         if status != 200:
-            raise UnableError(f"{self._url}/tokenize answered {status}")
+            raise _refused(f"{url}/tokenize", status)
         return _ids(answer)
 
-    async def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
+    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Content-Type": "application/json", "User-Agent": "pointsman"},
             )
         seconds = self._mm_timeout if b'"image_url"' in body or b'"video_url"' in body else self._timeout
         wait = aiohttp.ClientTimeout(total=seconds)
-        async with self._session.post(self._url + path, data=body, timeout=wait, allow_redirects=False) as response:
+        async with self._session.post(url, data=body, timeout=wait, allow_redirects=False) as response:
             answer = bytearray()
             async for chunk in response.content.iter_any():
                 answer += chunk
                 if len(answer) > MAX_ANSWER_BYTES:
-                    raise UnableError(f"{self._url}{path} answered more than {MAX_ANSWER_BYTES} bytes")
+                    raise UnableError(f"{url} answered more than {MAX_ANSWER_BYTES} bytes")
             return response.status, bytes(answer)
+
+
+def _refused(url: str, status: int) -> UnableError:
+    return (AwayError if status >= 500 else UnableError)(f"{url} answered {status}")
 
 
 def _question(path: str, body: bytes, model: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -20,18 +21,26 @@ class Tokenization(msgspec.Struct, frozen=True, kw_only=True):
         prompt_tokens: how many there are.
         token_ids: exact ids, None for an estimate.
         late: a better way was there and did not answer within the budget, or was not tried because of its past.
+        away: a better way could not be reached.
         ms: time spent waiting.
+        problems: what came of the ways that did not tell, ``WAY: why``.
     """
 
     way: WayName
     prompt_tokens: int
-    token_ids: tuple[int, ...] | None = None
+    token_ids: Sequence[int] | None = None
     late: bool = False
+    away: bool = False
     ms: float = 0.0
+    problems: tuple[str, ...] = ()
 
 
 class UnableError(Exception):
     """This way cannot tokenize this prompt, whatever the time."""
+
+
+class AwayError(UnableError):
+    """This way cannot be asked at the moment."""
 
 
 class TooSlowError(Exception):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pointsman.api.request import InferenceRequest
 from pointsman.requestcontrol.tokenizing.estimate import Estimate
-from pointsman.requestcontrol.tokenizing.result import Tokenization, TokenWay, TooSlowError, UnableError
+from pointsman.requestcontrol.tokenizing.result import AwayError, Tokenization, TokenWay, TooSlowError, UnableError
 
 BUDGET_MS = 8.0
 
@@ -47,6 +47,11 @@ class Tokenizing:
         self.counts: Counter[str] = Counter()
         """Prompts by the way that told, and ``WAY-late``, ``WAY-skipped``, ``WAY-unable``, ``WAY-failed`` by way."""
 
+    @property
+    def able(self) -> bool:
+        """Whether there is any exact way."""
+        return bool(self._ways)
+
     def immediate(self, request: InferenceRequest) -> Tokenization | None:
         """The result for a request that needs no waiting, or None when :meth:`tokens` has to be awaited."""
         if request.token_ids is not None:
@@ -69,25 +74,32 @@ class Tokenizing:
             return done
         start = self._now()
         deadline = start + self._budget if deadline is None else deadline
-        late = False
+        late = away = False
+        problems: list[str] = []
         for way in self._ways:
             try:
                 ids = await self._ask(way, request, body, deadline)
             except TimeoutError:
                 late = True
                 self.counts[f"{way.name}-late"] += 1
+                problems.append(f"{way.name}: no answer within the budget")
             except TooSlowError:
                 late = True
                 self.counts[f"{way.name}-skipped"] += 1
-            except UnableError:
+                problems.append(f"{way.name}: too slow lately, or too long a line")
+            except UnableError as error:
+                away = away or isinstance(error, AwayError)
                 self.counts[f"{way.name}-unable"] += 1
-            except Exception:  # noqa: BLE001 - less knowledge, never a stall
+                problems.append(f"{way.name}: {error}")
+            except Exception as error:  # noqa: BLE001 - less knowledge, never a stall
                 self.counts[f"{way.name}-failed"] += 1
+                problems.append(f"{way.name}: {error!r}")
             else:
                 self.counts[way.name] += 1
                 ms = (self._now() - start) * 1000
                 return Tokenization(way=way.name, prompt_tokens=len(ids), token_ids=ids, late=late, ms=ms)
-        return self._guess(request, late=late, start=start)
+        guess = self._guess(request, late=late, start=start)
+        return replace(guess, away=away, problems=tuple(problems))
 
     async def _ask(self, way: TokenWay, request: InferenceRequest, body: bytes, deadline: float) -> tuple[int, ...]:
         remaining = deadline - self._now()

@@ -1,0 +1,1 @@
+"""Parts of ``bench/index.py``. Nothing here imports pointsman before it is needed: RadixTree's process has none."""
