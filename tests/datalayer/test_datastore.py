@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pointsman.api.endpoint import Endpoint, EndpointId, EndpointMetrics
 from pointsman.clock import ManualClock
-from pointsman.datalayer.datastore import Changes, Datastore, EndpointSpec
+from pointsman.datalayer.datastore import DRAIN_LABEL, Changes, Datastore, EndpointSpec
 
 A, B, C = EndpointId("default/a"), EndpointId("default/b"), EndpointId("default/c")
 
@@ -141,3 +141,38 @@ def test_any_history_keeps_slots_small_unique_and_stable(history: list[dict[str,
             if key in after and after[EndpointId(key)].address == old.address:
                 assert after[EndpointId(key)].slot == old.slot
         before = {str(key): endpoint for key, endpoint in after.items()}
+
+
+class TestDraining:
+    def test_left_out_while_another_can_take_its_place(self) -> None:
+        datastore = store(spec("a", 1, **{DRAIN_LABEL: "true"}), spec("b", 2))
+        assert [endpoint.id for endpoint in datastore.snapshot()] == [B]
+        assert [endpoint.id for endpoint in datastore.all()] == [A, B], "still known"
+        assert datastore.draining(A)
+        assert not datastore.draining(B)
+        datastore.set_health(B, False, "down")
+        assert [endpoint.id for endpoint in datastore.snapshot()] == [A], "better than nothing"
+        datastore.set_health(A, False, "down")
+        assert datastore.snapshot() == ()
+        datastore.set_health(B, True, "up")
+        assert [endpoint.id for endpoint in datastore.snapshot()] == [B]
+
+    def test_only_true_drains_and_it_can_be_taken_back(self) -> None:
+        datastore = store(spec("a", 1, **{DRAIN_LABEL: "false"}), spec("b", 2))
+        assert len(datastore.snapshot()) == 2
+        changes = datastore.set_endpoints([spec("a", 1, **{DRAIN_LABEL: "true"}), spec("b", 2)])
+        assert [endpoint.id for endpoint in changes.changed] == [A]
+        assert changes.changed[0].slot == 0, "the same endpoint, so that what is in flight stays counted"
+        assert len(datastore.snapshot()) == 1
+        datastore.set_endpoints([spec("a", 1), spec("b", 2)])
+        assert len(datastore.snapshot()) == 2
+        assert not datastore.draining(A)
+
+    @pytest.mark.parametrize("label", ["model-id", "llm-d.ai/role"])
+    def test_the_last_of_a_model_or_role_goes_on(self, label: str) -> None:
+        datastore = store(
+            spec("a", 1, **{DRAIN_LABEL: "true", label: "x"}),
+            spec("b", 2, **{label: "y"}),
+            spec("c", 3, **{DRAIN_LABEL: "true", label: "y"}),
+        )
+        assert [endpoint.id for endpoint in datastore.snapshot()] == [A, B]

@@ -1,239 +1,352 @@
 from __future__ import annotations
 
 import math
-import re
-import timeit
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import Histogram as Written
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from pointsman.api.endpoint import EndpointMetrics, LoraState
 from pointsman.datalayer import metrics_page
-from pointsman.datalayer.engines import ENGINES, SGLANG, TRTLLM, VLLM, detect_engine
-from pointsman.datalayer.metrics_page import parse_metrics, read_samples
+from pointsman.datalayer.engines import TRITON, VLLM
+from pointsman.datalayer.metrics_page import parse_metrics, parse_page
+from pointsman.datalayer.reading import Histogram, RankReading, Reading
 
-CAPTURES = Path(__file__).parent.parent / "data" / "captures"
-PAGES = sorted(CAPTURES.glob("metrics_*.txt"))
+DATA = Path(__file__).parents[1] / "data"
+LOADED = (DATA / "captures/metrics_a_loaded_0.txt").read_text()
+BOTH = frozenset({"sql-lora", "summ-lora"})
 
 
-def by_full_parser(page: str, names: frozenset[str]) -> dict[str, list[tuple[dict[str, str], float]]]:
+def page_of(name: str) -> str:
+    return (DATA / "metrics" / f"{name}.txt").read_text()
+
+
+def read(page: str) -> Reading:
+    reading = parse_page(page)
+    assert reading is not None
+    return reading
+
+
+def vllm(*lines: str) -> Reading | None:
+    return parse_page("\n".join(lines) + "\n", VLLM)
+
+
+def ranks(*lines: str) -> tuple[RankReading, ...]:
+    reading = vllm(*lines)
+    assert reading is not None
+    return reading.ranks
+
+
+def by_full_parser(page: str) -> dict[str, list[tuple[dict[str, str], float]]]:
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            if sample.name in names and 0 <= sample.value < math.inf:
-                found.setdefault(sample.name, []).append((sample.labels, sample.value))
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
     return found
 
 
-def by_ours(page: str, names: frozenset[str]) -> dict[str, list[tuple[dict[str, str], float]]]:
-    samples = read_samples(page, names)
-    return {name: [(each.label_map(), each.value) for each in group] for name, group in samples.items()}
-
-
-def grouped(found: dict[str, list[tuple[dict[str, str], float]]]) -> dict[str, list[tuple[object, float]]]:
-    """Families are sorted out differently; the order of series within a name does not matter to us."""
-    return {name: sorted((tuple(sorted(a.items())), b) for a, b in group) for name, group in found.items()}
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_captured_pages_equal_a_full_parse(path: Path) -> None:
-    page = path.read_text()
-    assert by_ours(page, VLLM.names()) == by_full_parser(page, VLLM.names())
-    every = frozenset(re.findall(r"^[a-z][\w:]*", page, re.MULTILINE))
-    assert grouped(by_ours(page, every)) == grouped(by_full_parser(page, every))
-
-
-def test_captures_are_there() -> None:
-    assert len(PAGES) == 4
-
-
 def test_loaded_page() -> None:
-    assert parse_metrics((CAPTURES / "metrics_a_loaded_0.txt").read_text(), 7.5) == EndpointMetrics(
+    metrics = EndpointMetrics(
         waiting=12,
         running=8,
         kv_usage=0.09393346379647749,
         block_size=32,
         num_blocks=512,
-        lora=LoraState(2, frozenset({"sql-lora", "summ-lora"}), frozenset({"sql-lora", "summ-lora"})),
+        lora=LoraState(2, BOTH, BOTH),
         prefix_queries=4704.0,
         prefix_hits=1152.0,
+        engine="vllm",
+        source="scrape",
         updated=7.5,
     )
+    assert parse_metrics(LOADED, 7.5) == metrics
+    assert read(LOADED).metrics(7.5) == metrics
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "captures").glob("metrics_*.txt")), ids=lambda path: path.stem)
+def test_histograms_of_captured_pages_equal_a_full_parse(path: Path) -> None:
+    page = path.read_text()
+    full = by_full_parser(page)
+    reading = read(page)
+    (rank,) = reading.ranks
+    assert reading.skipped == 0
+    for histogram, name in ((rank.ttft, "time_to_first_token"), (rank.itl, "inter_token_latency")):
+        assert histogram is not None
+        buckets = [(float(labels["le"]), value) for labels, value in full[f"vllm:{name}_seconds_bucket"]]
+        assert list(zip(histogram.bounds, histogram.counts, strict=True)) == buckets
+        assert histogram.total == full[f"vllm:{name}_seconds_sum"][0][1]
+        assert histogram.count == full[f"vllm:{name}_seconds_count"][0][1]
+
+
+def test_histograms_can_be_left_out() -> None:
+    reading = parse_page(LOADED, histograms=False)
+    assert reading is not None
+    assert reading.ranks[0].ttft is reading.ranks[0].itl is None
+    assert reading.metrics(0) == read(LOADED).metrics(0)
 
 
 def test_the_newest_lora_series_wins_wherever_it_stands() -> None:
-    metrics = parse_metrics((CAPTURES / "metrics_a_idle_after.txt").read_text(), 0)
+    metrics = parse_metrics((DATA / "captures/metrics_a_idle_after.txt").read_text(), 0)
     assert metrics is not None
     assert metrics.lora == LoraState(capacity=2), "the series without adapters is the newest, and the first"
 
 
-def test_fast_enough() -> None:
-    """Measured 0.15 ms; the limit is wide because the machine may be busy."""
-    page = (CAPTURES / "metrics_a_idle_after.txt").read_text()
-    assert min(timeit.repeat(lambda: parse_metrics(page, 0), number=20, repeat=5)) / 20 < 0.001
+def test_a_captured_page_of_two_ranks() -> None:
+    """The second server's samples as another engine behind the same port; LoRA has no engine label."""
+    other = (DATA / "captures/metrics_b_loaded_1.txt").read_text().replace('engine="0"', 'engine="1"')
+    first, second = read(LOADED + other).ranks
+    (alone,) = read(LOADED).ranks
+    assert first == alone
+    assert (second.rank, second.waiting, second.running, second.num_blocks) == (1, 8, 6, 96)
+    assert (second.prefix_queries, second.prefix_hits) == (4098.0, 800.0)
+    assert second.lora == first.lora
+    assert second.ttft is not None
+    assert second.ttft.count == 29
+    metrics = read(LOADED + other).metrics(0)
+    assert (metrics.ranks, metrics.waiting, metrics.running, metrics.num_blocks) == (2, 20, 14, 608)
+    assert metrics.kv_usage == pytest.approx((0.09393346379647749 + 0.9263157894736842) / 2)
+    assert metrics.lora == LoraState(2, BOTH, BOTH)
 
 
-def vllm(*lines: str) -> EndpointMetrics | None:
-    return parse_metrics("\n".join(lines) + "\n", 0, VLLM)
-
-
-def test_several_engines_behind_one_port() -> None:
-    metrics = vllm(
-        'vllm:num_requests_waiting{engine="0"} 3.0',
-        'vllm:num_requests_waiting{engine="1"} 4.0',
-        'vllm:num_requests_running{engine="0"} 1',
-        'vllm:num_requests_running{engine="1"} 2',
-        'vllm:kv_cache_usage_perc{engine="0"} 0.2',
-        'vllm:kv_cache_usage_perc{engine="1"} 0.6',
-        'vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="100"} 1',
-        'vllm:cache_config_info{engine="1",block_size="16",num_gpu_blocks="50"} 1',
+def test_models_are_added_up_not_taken_for_ranks() -> None:
+    (rank,) = ranks(
+        'vllm:num_requests_waiting{engine="3",model_name="a"} 3',
+        'vllm:num_requests_waiting{engine="3",model_name="b"} 4',
+        'vllm:kv_cache_usage_perc{engine="3",model_name="a"} 0.2',
+        'vllm:kv_cache_usage_perc{engine="3",model_name="b"} 0.6',
+        'vllm:time_to_first_token_seconds_bucket{engine="3",model_name="a",le="1"} 1',
+        'vllm:time_to_first_token_seconds_bucket{engine="3",model_name="a",le="+Inf"} 2',
+        'vllm:time_to_first_token_seconds_bucket{engine="3",model_name="b",le="1"} 3',
+        'vllm:time_to_first_token_seconds_bucket{engine="3",model_name="b",le="+Inf"} 3',
+        'vllm:time_to_first_token_seconds_sum{engine="3",model_name="a"} 3.5',
+        'vllm:time_to_first_token_seconds_sum{engine="3",model_name="b"} 1.5',
     )
-    assert metrics is not None
-    assert (metrics.waiting, metrics.running) == (7, 3)
-    assert metrics.kv_usage == pytest.approx(0.4)
-    assert (metrics.block_size, metrics.num_blocks) == (16, 150)
+    assert (rank.rank, rank.waiting) == (3, 7)
+    assert rank.kv_usage == pytest.approx(0.4)
+    assert rank.ttft == Histogram((1.0, math.inf), (4.0, 5.0), 5.0)
 
 
 def test_old_names_serve_only_without_the_new() -> None:
-    old = vllm("vllm:gpu_cache_usage_perc 0.5", "vllm:gpu_prefix_cache_queries_total 8")
-    both = vllm("vllm:gpu_cache_usage_perc 0.5", "vllm:kv_cache_usage_perc 0.25")
-    assert old is not None
-    assert both is not None
+    (old,) = ranks(
+        "vllm:gpu_cache_usage_perc 0.5",
+        "vllm:gpu_prefix_cache_queries_total 8",
+        'vllm:time_per_output_token_seconds_bucket{le="+Inf"} 1',
+    )
+    (both,) = ranks("vllm:gpu_cache_usage_perc 0.5", "vllm:kv_cache_usage_perc 0.25")
     assert (old.kv_usage, old.prefix_queries, both.kv_usage) == (0.5, 8.0, 0.25)
+    assert old.itl == Histogram((math.inf,), (1.0,), 0.0)
 
 
-def test_twins_and_longer_names_are_others() -> None:
-    metrics = vllm(
-        "vllm:num_requests_waiting 1",
-        'vllm:num_requests_waiting_by_reason{reason="capacity"} 50',
-        "vllm:prefix_cache_queries_created 1.7e9",
-        "vllm:prefix_cache_queries_total_created 1.7e9",
-        "my_vllm:num_requests_waiting 9",
-        "# vllm:num_requests_waiting 9",
-        'other{x="vllm:num_requests_waiting 9"} 1',
+def test_what_is_missing() -> None:
+    assert vllm("vllm:prefix_cache_queries_total 8", 'vllm:lora_requests_info{max_lora="4"} 1') is None
+    assert vllm("vllm:num_requests_waiting NaN") is None
+    assert vllm("vllm:num_requests_running 2") == Reading("vllm", (RankReading(running=2),))
+    first, second = ranks(
+        'vllm:num_requests_running{engine="0"} 2',
+        'vllm:num_requests_running{engine="1"} NaN',
+        'vllm:kv_cache_usage_perc{engine="1"} 1.2',
     )
-    assert metrics == EndpointMetrics(waiting=1, updated=0)
+    assert (first.running, second.running) == (2, 0)
+    assert (first.kv_usage, second.kv_usage) == (1.0, 1.0), "an unknown usage does not move the mean"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "vllm:num_requests_waiting NaN",
-        "vllm:num_requests_waiting +Inf",
-        "vllm:num_requests_waiting -1",
-        "vllm:num_requests_waiting",
-        "vllm:num_requests_waiting ",
-        "vllm:num_requests_waiting x",
-        "vllm:num_requests_waiting 1_0",
-        "vllm:num_requests_waiting 1 2 3",
-        'vllm:num_requests_waiting{engine="0" 1',
-        'vllm:num_requests_waiting{engine="0} 1',
-        "vllm:num_requests_waiting{engine=0} 1",
-        'vllm:num_requests_waiting{engine="0"}',
-        "vllm:num_requests_waiting{{}} 1",
-        "vllm:num_requests_waiting} 1",
-    ],
-)
-def test_a_garbage_line_is_left_out(line: str) -> None:
-    assert vllm(line, "vllm:num_requests_running 2") == EndpointMetrics(running=2, updated=0)
-    assert vllm(line) is None
+def test_what_cannot_be_read_is_counted() -> None:
+    reading = vllm("vllm:num_requests_running 2", "vllm:num_requests_waiting -1", "vllm:kv_cache_usage_perc NaN")
+    assert reading == Reading("vllm", (RankReading(running=2),), skipped=2)
 
 
-def test_spaces_times_and_line_ends() -> None:
-    metrics = vllm(
-        '  vllm:num_requests_waiting \t{ engine = "0" , }\t 3 1700000000000\r',
-        "vllm:num_requests_running\t4",
-        "vllm:kv_cache_usage_perc 1.2",
-    )
-    assert metrics == EndpointMetrics(waiting=3, running=4, kv_usage=1.0, updated=0)
-
-
-def test_quotes_commas_and_braces_in_labels() -> None:
-    metrics = vllm(
+def test_labels_of_the_cache_and_of_adapters() -> None:
+    (rank,) = ranks(
         "vllm:num_requests_running 1",
         r'vllm:lora_requests_info{note="a\"},{b=\"c\\",max_lora="4",running_lora_adapters="x, y{1}"} 5',
-        r'vllm:cache_config_info{odd="block_size=\"9\"",block_size="16",num_gpu_blocks="None"} 1.0',
+        r'vllm:cache_config_info{odd="block_size=\"9\"",block_size="16",num_gpu_blocks="None",max_num_seqs="8"} 1.0',
     )
-    assert metrics is not None
-    assert metrics.lora == LoraState(4, frozenset({"x", "y{1}"}))
-    assert (metrics.block_size, metrics.num_blocks) == (16, None)
+    assert rank.lora == LoraState(4, frozenset({"x", "y{1}"}))
+    assert (rank.block_size, rank.num_blocks, rank.max_num_seqs) == (16, None, 8)
+
+
+def test_adapters_by_rank() -> None:
+    first, second = ranks(
+        'vllm:num_requests_running{engine="0"} 1',
+        'vllm:num_requests_running{engine="1"} 1',
+        'vllm:lora_requests_info{engine="0",max_lora="4",running_lora_adapters="x"} 5',
+        'vllm:lora_requests_info{engine="1",max_lora="4",running_lora_adapters="old"} 6',
+        'vllm:lora_requests_info{engine="1",max_lora="4",running_lora_adapters="y"} 7',
+    )
+    assert [first.lora.running, second.lora.running] == [frozenset({"x"}), frozenset({"y"})]
+    assert Reading("vllm", (first, second)).metrics(0).lora == LoraState(4, frozenset({"x", "y"}))
+
+
+def test_buckets_in_any_state() -> None:
+    name = "vllm:time_to_first_token_seconds"
+    (rank,) = ranks(
+        "vllm:num_requests_running 1",
+        f'{name}_bucket{{le="0.5"}} 4',
+        f'{name}_bucket{{le="0.1"}} 5',
+        f'{name}_bucket{{le="x"}} 5',
+        f'{name}_bucket{{le="NaN"}} 5',
+        f"{name}_bucket 5",
+        f"{name}_count 6",
+        'vllm:inter_token_latency_seconds_bucket{le="1"} 7',
+    )
+    assert rank.ttft == Histogram((0.1, 0.5, math.inf), (5.0, 5.0, 6.0), 0.0)
+    assert rank.itl == Histogram((1.0, math.inf), (7.0, 7.0), 0.0)
+
+
+def test_too_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_page, "MAX_RANKS", 3)
+    reading = vllm(*(f'vllm:num_requests_running{{engine="{rank}"}} 1' for rank in range(10)))
+    assert reading is not None
+    assert (len(reading.ranks), reading.skipped) == (3, 7)
+
+
+def test_huge_counts_and_odd_ranks() -> None:
+    (rank,) = ranks(
+        'vllm:num_requests_running{engine="0"} 1e300',
+        'vllm:num_requests_running{engine="x"} 2',
+        'vllm:num_requests_running{engine="99999999"} 2',
+    )
+    assert (rank.rank, rank.running) == (0, 2**53)
 
 
 def test_sglang() -> None:
-    page = """\
-# TYPE sglang:num_running_reqs gauge
-sglang:num_running_reqs{model_name="m",priority="",tp_rank="0"} 5.0
-sglang:num_running_reqs{model_name="m",priority="1",tp_rank="0"} 3.0
-sglang:num_running_reqs{model_name="m",priority="2",tp_rank="0"} 2.0
-sglang:num_queue_reqs{model_name="m",tp_rank="0"} 7.0
-sglang:num_queue_reqs{model_name="m",tp_rank="0",dp_rank="1"} 1.0
-sglang:token_usage{model_name="m"} 0.28
-sglang:cache_config_info{num_pages="2048",page_size="64"} 1.0
-sglang:prompt_tokens_total{model_name="m"} 100.0
-sglang:cached_tokens_total{model_name="m"} 40.0
-"""
-    assert parse_metrics(page, 1) == EndpointMetrics(8, 5, 0.28, 64, 2048, None, LoraState(), 100, 40, updated=1)
-    gauges = "sglang:num_queue_reqs 0\nsglang:page_size 32\nsglang:num_pages 10\n"
-    assert parse_metrics(gauges, 1) == EndpointMetrics(block_size=32, num_blocks=10, updated=1)
+    reading = read(page_of("sglang_dp2"))
+    first, second = reading.ranks
+    assert (first.rank, first.waiting, first.running, first.kv_usage) == (0, 7, 5, 0.28)
+    assert (second.rank, second.waiting, second.running, second.kv_usage) == (1, 2, 1, 0.12)
+    assert [(rank.block_size, rank.num_blocks) for rank in reading.ranks] == [(64, 2048), (64, 2000)]
+    assert (first.prefix_queries, first.prefix_hits) == (100.0, 40.0)
+    assert first.ttft == Histogram((0.1, 0.2, math.inf), (2.0, 4.0, 6.0), 3.0)
+    assert (second.prefix_queries, second.ttft) == (0.0, None), "told for the whole port: with the first rank"
+    metrics = reading.metrics(1)
+    assert (metrics.engine, metrics.ranks, metrics.waiting, metrics.num_blocks) == ("sglang", 2, 9, 4048)
+
+
+def test_sglang_of_older_builds() -> None:
+    page = (
+        'sglang:num_queue_reqs{model_name="m"} 7.0\nsglang:token_usage{model_name="m"} 0.28\n'
+        'sglang:cache_config_info{num_pages="2048",page_size="64"} 1.0\nsglang:cached_tokens_total 4\n'
+    )
+    assert read(page).ranks == (RankReading(waiting=7, kv_usage=0.28, block_size=64, num_blocks=2048, prefix_hits=4.0),)
 
 
 def test_trtllm() -> None:
-    page = (
-        "trtllm_num_requests_waiting 2\ntrtllm_num_requests_running 3\ntrtllm_kv_cache_utilization 0.5\n"
-        "trtllm_kv_cache_tokens_per_block 64\ntrtllm_kv_cache_max_blocks 100\n"
-    )
-    assert parse_metrics(page, 1) == EndpointMetrics(2, 3, 0.5, 64, 100, updated=1)
+    (rank,) = read(page_of("trtllm_serve")).ranks
+    assert (rank.waiting, rank.running, rank.kv_usage, rank.block_size, rank.num_blocks) == (2, 3, 0.5, 64, 100)
+    assert (rank.prefix_queries, rank.prefix_hits) == (40 * 64, 30 * 64), "blocks, told in tokens"
+    assert rank.ttft == Histogram((0.1, math.inf), (8.0, 10.0), 1.5)
 
 
-def test_detection() -> None:
-    assert detect_engine((CAPTURES / "metrics_a_loaded_0.txt").read_text()) is VLLM
-    assert detect_engine("sglang:token_usage 1") is SGLANG
-    assert detect_engine("# HELP vllm:x y\n  trtllm_x 1") is TRTLLM
-    for page in ("", "# vllm:a 1\n", "llamacpp:requests_processing 1", 'a{b="vllm:"} 1', "<html>vllm:</html>"):
-        assert detect_engine(page) is None
+def test_triton() -> None:
+    page = page_of("triton_trtllm")
+    assert read(page) == Reading("triton-tensorrt-llm", (RankReading(0, 4, 6, 0.25, 64, 6240, 512),))
+    older = "\n".join(line for line in page.splitlines() if "fraction" not in line)
+    assert read(older).ranks[0].kv_usage == 0.25, "used of max"
+    assert read(page_of("triton")) == Reading("triton", (RankReading(waiting=14),))
+    assert parse_page(page, TRITON) == Reading("triton", (RankReading(waiting=77),))
+
+
+def test_llama_cpp_and_tgi() -> None:
+    assert read(page_of("llama_cpp")) == Reading("llama.cpp", (RankReading(waiting=2, running=4),))
+    assert read(page_of("llama_cpp") + "llamacpp:kv_cache_usage_ratio 0.5\n").ranks[0].kv_usage == 0.5
+    assert read(page_of("tgi")) == Reading("tgi", (RankReading(waiting=6, running=2),))
+
+
+def test_pages_of_nobody() -> None:
+    for page in ("", "# vllm:a 1\n", "process_cpu_seconds_total 1", 'a{b="vllm:"} 1', "<html>vllm:</html>", "vllm:x 1"):
+        assert parse_page(page) is None
         assert parse_metrics(page, 0) is None
-    assert len({engine.name for engine in ENGINES}) == len(ENGINES)
 
 
-def test_a_hostile_page_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_page, "MAX_SAMPLES", 5)
-    assert vllm(*["vllm:num_requests_waiting 1"] * 50) == EndpointMetrics(waiting=5, updated=0)
+class Told(NamedTuple):
+    """What one model of one engine tells."""
+
+    waiting: int
+    running: int
+    usage: float
+    hits: int
+    blocks: int
+    times: list[float]
 
 
-def test_no_slow_regular_expressions() -> None:
-    for filler in (' a="b"', "\\", '"', " ", "{", 'a="' + "\\" * 50):
-        line = "vllm:num_requests_waiting{" + filler * (200_000 // len(filler))
-        assert timeit.timeit(lambda line=line: vllm(line), number=1) < 0.5  # type: ignore[misc]
-
-
-label_text = st.text('ab\\"\n{},= #é', max_size=6)
-series = st.tuples(
-    st.sampled_from([*sorted(VLLM.names()), "vllm:num_requests_waiting_by_reason", "other"]),
-    st.dictionaries(st.sampled_from(["engine", "model_name", "block_size", "max_lora"]), label_text, max_size=3),
-    st.floats(allow_nan=True) | st.integers(-5, 10**6).map(float),
+counts = st.integers(0, 10**6)
+told = st.builds(
+    Told, counts, counts, st.floats(0, 1), counts, st.integers(1, 10**6), st.lists(st.floats(0, 100), max_size=6)
 )
+series = st.tuples(st.sampled_from("0127"), st.text('ab"\\\n}# é', max_size=3))
 
 
-@given(st.lists(series, max_size=8))
-def test_random_pages_equal_a_full_parse(lines: list[tuple[str, dict[str, str], float]]) -> None:
-    registry = CollectorRegistry()
-    seen: dict[str, tuple[str, ...]] = {}
-    gauges: dict[str, Gauge] = {}
-    for name, labels, value in lines:
-        keys = seen.setdefault(name, tuple(labels))
-        if name not in gauges:
-            gauges[name] = Gauge(name, 'help "vllm:num_requests_waiting" 1', keys, registry=registry)
-        target = gauges[name].labels(*(labels.get(key, "") for key in keys)) if keys else gauges[name]
-        target.set(value)
-    page = generate_latest(registry).decode()
-    assert by_ours(page, VLLM.names()) == by_full_parser(page, VLLM.names())
+def write_page(data: dict[tuple[str, str], Told], *, as_openmetrics: bool) -> str:
+    """A page as vLLM's own library would write it: by (engine, model) what they tell."""
+    registry, names = CollectorRegistry(), ["model_name", "engine"]
+    waiting, running, usage = (
+        Gauge(f"vllm:{name}", "x", names, registry=registry)
+        for name in ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc")
+    )
+    hits = Counter("vllm:prefix_cache_hits", "x", names, registry=registry)
+    info = Gauge("vllm:cache_config_info", "x", ["engine", "block_size", "num_gpu_blocks"], registry=registry)
+    ttft = Written("vllm:time_to_first_token_seconds", "x", names, registry=registry)
+    for (engine, model), each in data.items():
+        waiting.labels(model, engine).set(each.waiting)
+        running.labels(model, engine).set(each.running)
+        usage.labels(model, engine).set(each.usage)
+        hits.labels(model, engine).inc(each.hits)
+        info.labels(engine, "16", each.blocks).set(1)
+        of_series = ttft.labels(model, engine)
+        for time in each.times:
+            of_series.observe(time)
+    if as_openmetrics:
+        return str(openmetrics.generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+    return generate_latest(registry).decode()
+
+
+@given(st.dictionaries(series, told, min_size=1, max_size=6), st.booleans())
+def test_written_pages_say_what_was_written(data: dict[tuple[str, str], Told], as_openmetrics: bool) -> None:
+    """Against prometheus_client, which writes the page; in OpenMetrics' form it writes ``_`` for ``:``."""
+    reading = read(write_page(data, as_openmetrics=as_openmetrics))
+    assert (reading.engine, reading.skipped) == ("vllm", 0)
+    assert [rank.rank for rank in reading.ranks] == sorted({int(engine) for engine, _ in data})
+    for rank in reading.ranks:
+        models = [each for (engine, _), each in data.items() if engine == str(rank.rank)]
+        assert rank.waiting == sum(each.waiting for each in models)
+        assert rank.running == sum(each.running for each in models)
+        assert rank.prefix_hits == sum(each.hits for each in models)
+        assert math.isclose(rank.kv_usage, sum(each.usage for each in models) / len(models), abs_tol=1e-12)
+        assert rank.block_size == 16
+        assert rank.num_blocks in {each.blocks for each in models}
+        assert rank.ttft is not None
+        times = [time for each in models for time in each.times]
+        assert rank.ttft.counts == tuple(sum(time <= bound for time in times) for bound in rank.ttft.bounds)
+        assert math.isclose(rank.ttft.total, math.fsum(times), abs_tol=1e-9)
+
+
+@given(st.dictionaries(series, told, min_size=1, max_size=6))
+def test_written_pages_equal_a_full_parse(data: dict[tuple[str, str], Told]) -> None:
+    page = write_page(data, as_openmetrics=False)
+    full = by_full_parser(page)
+
+    def of_rank(name: str, rank: int, **wanted: str) -> float:
+        wanted["engine"] = str(rank)
+        return math.fsum(value for labels, value in full[f"vllm:{name}"] if wanted.items() <= labels.items())
+
+    for rank in read(page).ranks:
+        assert rank.waiting == of_rank("num_requests_waiting", rank.rank)
+        assert rank.running == of_rank("num_requests_running", rank.rank)
+        assert rank.prefix_hits == of_rank("prefix_cache_hits_total", rank.rank)
+        assert rank.ttft is not None
+        for le in {labels["le"] for labels, _ in full["vllm:time_to_first_token_seconds_bucket"]}:
+            count = rank.ttft.counts[rank.ttft.bounds.index(float(le))]
+            assert count == of_rank("time_to_first_token_seconds_bucket", rank.rank, le=le)
 
 
 @given(st.text('vllm:num_requests_waiting{}="\\,#\n 0.5eNa', max_size=200), st.binary(max_size=50))
 def test_garbage_never_raises(text: str, tail: bytes) -> None:
-    parse_metrics("vllm:num_requests_waiting" + text + tail.decode("utf-8", "replace"), 0)
-    parse_metrics(text, 0, VLLM)
+    for page in ("vllm:num_requests_waiting" + text + tail.decode("utf-8", "replace"), text):
+        assert parse_page(page) is None or isinstance(parse_page(page), Reading)
+        parse_metrics(page, 0, VLLM)

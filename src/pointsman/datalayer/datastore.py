@@ -11,10 +11,15 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from pointsman.api.endpoint import Endpoint, EndpointId, EndpointMetrics
+from pointsman.api.endpoint import MODEL_LABEL, Endpoint, EndpointId, EndpointMetrics
 from pointsman.clock import Clock
 
 T = TypeVar("T")
+
+DRAIN_LABEL = "pointsman/drain"
+"""``"true"``: nothing new goes there while another endpoint can take it."""
+ROLE_LABEL = "llm-d.ai/role"
+"""llm-d's: ``prefill``, ``decode``, ``both`` and the like."""
 
 
 class EndpointSpec(msgspec.Struct, frozen=True):
@@ -61,16 +66,25 @@ class Datastore:
         self._endpoints: dict[EndpointId, Endpoint] = {}
         self._health: dict[EndpointId, Health] = {}
         self._slots: set[int] = set()
+        self._draining: frozenset[EndpointId] = frozenset()
         self._removed: list[Callable[[Endpoint], None]] = []
         self._changed: list[Callable[[Changes], None]] = []
         self._all: tuple[Endpoint, ...] | None = ()
         self._snapshot: tuple[Endpoint, ...] | None = ()
 
     def snapshot(self) -> tuple[Endpoint, ...]:
-        """The healthy endpoints, in the source's order. Empty when all are unhealthy: the caller answers 503."""
+        """The healthy endpoints, in the source's order. Empty when all are unhealthy: the caller answers 503.
+
+        One that drains is left out while another of its model and role is there to take its place.
+        """
         if self._snapshot is None:
-            self._snapshot = tuple(endpoint for endpoint in self.all() if endpoint.healthy)
+            healthy = tuple(endpoint for endpoint in self.all() if endpoint.healthy)
+            self._snapshot = self._without_draining(healthy) if self._draining else healthy
         return self._snapshot
+
+    def draining(self, endpoint_id: EndpointId) -> bool:
+        """Whether an endpoint was told to drain."""
+        return endpoint_id in self._draining
 
     def all(self) -> tuple[Endpoint, ...]:
         """Every endpoint, healthy or not."""
@@ -113,6 +127,7 @@ class Datastore:
         now = self._clock.now()
         self._health = {key: self._health[key] if key in kept else Health(True, "not probed yet", now) for key in after}
         self._endpoints = after
+        self._draining = frozenset(key for key, new in after.items() if new.labels.get(DRAIN_LABEL) == "true")
         self._forget_snapshots()
         return self._tell(Changes(added, changed, removed))
 
@@ -161,8 +176,17 @@ class Datastore:
             raise ExceptionGroup("endpoint callbacks failed", errors)
         return changes
 
+    def _without_draining(self, healthy: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        taken = {_purpose(endpoint) for endpoint in healthy if endpoint.id not in self._draining}
+        return tuple(e for e in healthy if e.id not in self._draining or _purpose(e) not in taken)
+
     def _forget_snapshots(self) -> None:
         self._all = self._snapshot = None
+
+
+def _purpose(endpoint: Endpoint) -> tuple[str | None, str | None]:
+    """What an endpoint is there for: a decode pod cannot stand in for the last prefill pod."""
+    return endpoint.labels.get(MODEL_LABEL), endpoint.labels.get(ROLE_LABEL)
 
 
 def _same_place(endpoint: Endpoint, spec: EndpointSpec) -> bool:

@@ -2,7 +2,8 @@
 
 The file format is llm-d's ``file-discovery``, so a file can be shared between both routers: YAML or JSON,
 ``endpoints: [{name, namespace, address, port, labels}]``, at most 1 MiB. Unlike llm-d, a name given twice is refused
-instead of the last one winning, IPv6 addresses are welcome, and a port may be a number as well as a string.
+instead of the last one winning, IPv6 addresses are welcome, and a port may be a number as well as a string. Ours alone
+are ``ports`` (several servers behind one address, each an endpoint of its own) and ``drain``.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from pointsman.datalayer.datastore import EndpointSpec
+from pointsman.datalayer.datastore import DRAIN_LABEL, EndpointSpec
+from pointsman.datalayer.ports import MAX_PORTS, by_rank
 from pointsman.errors import ConfigError
 from pointsman.framework.yaml_lines import Document, convert, load_yaml
 
@@ -26,6 +30,8 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _HOST_PORT = re.compile(r"[^:]+:\d+")
 
+T = TypeVar("T")
+
 Resolver = Callable[[str], Sequence[str]]
 """Host name to IP addresses; raises OSError."""
 
@@ -33,9 +39,11 @@ Resolver = Callable[[str], Sequence[str]]
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     address: str
-    port: int | str
+    port: int | str | UnsetType = UNSET
+    ports: list[int | str] | UnsetType = UNSET
     namespace: str = "default"
     labels: Mapping[str, str] = {}
+    drain: bool = False
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,32 +66,39 @@ def parse_endpoints_file(text: str, source: str) -> list[EndpointSpec]:
         raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", source=source)
     document = load_yaml(text, source)
     file = convert(document, _File)
-    specs = [_spec(document, index, entry) for index, entry in enumerate(file.endpoints)]
+    specs = [(index, spec) for index, entry in enumerate(file.endpoints) for spec in _specs(document, index, entry)]
     _refuse_twins(document, specs)
-    return specs
+    return [spec for _, spec in specs]
 
 
-def _spec(document: Document, index: int, entry: _Entry) -> EndpointSpec:
-    checked: dict[str, object] = {}
-    checks: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("name", lambda: _check_name(entry.name)),
-        ("namespace", lambda: _check_namespace(entry.namespace)),
-        ("address", lambda: check_address(entry.address)),
-        ("port", lambda: check_port(entry.port)),
-        ("labels", lambda: _check_labels(entry.labels)),
-    )
-    for field, check in checks:
+def _specs(document: Document, index: int, entry: _Entry) -> list[EndpointSpec]:
+    def check(field: str, check: Callable[[], T]) -> T:
         try:
-            checked[field] = check()
+            return check()
         except ConfigError as error:
             raise document.error(error.message, ("endpoints", index, field), error.hint) from None
-    return msgspec.convert(checked, EndpointSpec)
+
+    name = check("name", lambda: _check_name(entry.name))
+    namespace = check("namespace", lambda: _check_namespace(entry.namespace))
+    address = check("address", lambda: check_address(entry.address))
+    labels = check("labels", lambda: _check_labels(entry.labels))
+    if entry.drain:
+        labels = {**labels, DRAIN_LABEL: "true"}
+    if entry.ports is not UNSET:
+        ports = check("ports", lambda: _check_ports(entry))
+        return check("labels", lambda: by_rank(name, address, ports, namespace=namespace, labels=labels))
+    if isinstance(entry.port, UnsetType):
+        hint = "ports: [8000, 8001] if there are several servers at the address"
+        raise document.error("`port` is missing", ("endpoints", index), hint)
+    number = entry.port
+    port = check("port", lambda: check_port(number))
+    return [EndpointSpec(name=name, address=address, port=port, namespace=namespace, labels=labels)]
 
 
-def _refuse_twins(document: Document, specs: Sequence[EndpointSpec]) -> None:
+def _refuse_twins(document: Document, specs: Sequence[tuple[int, EndpointSpec]]) -> None:
     names: dict[str, int] = {}
     places: dict[tuple[str, int], int] = {}
-    for index, spec in enumerate(specs):
+    for index, spec in specs:
         first = names.setdefault(spec.id, index)
         if first != index:
             raise document.error(f"{spec.id} is also the name of endpoints[{first}]", ("endpoints", index, "name"))
@@ -103,6 +118,15 @@ def _check_namespace(namespace: str) -> str:
     if not _NAMESPACE.fullmatch(namespace):
         raise ConfigError(f"{namespace!r} is not a namespace: lower-case letters, digits and '-', at most 63")
     return namespace
+
+
+def _check_ports(entry: _Entry) -> list[int]:
+    if entry.port is not UNSET:
+        raise ConfigError("port and ports are both given", hint="keep one of them")
+    ports = [check_port(port) for port in ([] if isinstance(entry.ports, UnsetType) else entry.ports)]
+    if not 1 <= len(ports) <= MAX_PORTS or len(set(ports)) != len(ports):
+        raise ConfigError(f"expected 1 to {MAX_PORTS} different ports")
+    return ports
 
 
 def _check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:

@@ -1,168 +1,246 @@
-r"""A fast reader of engines' metrics pages.
+"""A fast reader of engines' metrics pages.
 
-A page is 50 to 80 KB, comes five times a second from every pod, and holds some ten lines that matter. One regular
-expression finds those lines; nothing else of the page is looked at. What is read equals what a full parser would have
-read, except that a line which is garbage or NaN is left out instead of spoiling the page.
+A page is 48 to 84 KB, comes five times a second from every pod, and holds some sixty lines that matter. What is read
+equals what a full parser would have read, except that a line which is garbage, NaN or negative is left out and
+counted instead of spoiling the page.
+
+Several series of one metric are data-parallel ranks when the engine's rank label differs (vLLM: ``engine``, SGLang:
+``dp_rank``), and are added up when anything else does (models, streaming or not). What an engine tells only for the
+whole port stands, if it adds up, with the first rank; block size, block count, KV usage and adapters stand with each.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
-from functools import cache
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from pointsman.api.endpoint import EndpointMetrics, LoraState
-from pointsman.datalayer.engines import Engine, Names, detect_engine
+from pointsman.datalayer.engines import ENGINES, Engine, Engines, Names, Selector, detect_engine, underscored
+from pointsman.datalayer.metrics_lines import Labels, Samples, Series, number_of, read_samples
+from pointsman.datalayer.reading import Histogram, RankReading, Reading, cumulative
 
-MAX_SAMPLES = 10_000
-"""Most lines that are read of one page; a hostile page costs milliseconds, not the event loop."""
+MAX_RANKS = 1024
+"""Most data-parallel ranks of one page."""
+MAX_COUNT = 2**53
+"""Counts above are cut: past it floats skip whole numbers."""
 
-_LABEL = r'[ \t]*+(?P<{name}>[a-zA-Z_]\w*+)[ \t]*+=[ \t]*+"(?P<{value}>[^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t]*+'
-_ONE_LABEL = re.compile(_LABEL.format(name="name", value="value"))
-_SOME_LABELS = "(?:" + _LABEL.format(name="_n", value="_v") + r"(?:,|(?=\})))*+"
-_ALL_LABELS = re.compile(r"[ \t]*+\{(?P<labels>" + _SOME_LABELS + r")[ \t]*+\}")
-_ESCAPE = re.compile(r'\\([\\n"])')
-_PLAIN = {"\\": "\\", "n": "\n", '"': '"'}
-_PRIORITY = re.compile(r'(?:^|[{,\s])priority="[^"]')
-
-
-class Sample(NamedTuple):
-    """One line: the labels as they stand on the page, and the value, which is finite."""
-
-    labels: str
-    value: float
-
-    def label_map(self) -> dict[str, str]:
-        """The labels, unescaped."""
-        return {
-            found["name"]: _ESCAPE.sub(lambda escape: _PLAIN[escape[1]], found["value"])
-            for found in _ONE_LABEL.finditer(self.labels)
-        }
-
-
-Samples = dict[str, list[Sample]]
+_ByRank = dict[int | None, float]
+"""A quantity by data-parallel rank; None: of the whole port."""
 
 
 def parse_metrics(page: str, now: float, engine: Engine | None = None) -> EndpointMetrics | None:
-    """Read a metrics page in the Prometheus text format.
-
-    Several series of one metric (data-parallel ranks behind one port) are taken together: requests and blocks are
-    summed, KV usage is averaged.
+    """What a page says of its port as a whole; see :func:`parse_page`, but histograms are not read.
 
     Args:
         page: the text.
         now: seconds of the picker's clock, kept as ``updated``.
         engine: whose names to look for; recognised from the page when left out.
+    """
+    reading = parse_page(page, engine, histograms=False)
+    return None if reading is None else reading.metrics(now)
+
+
+def parse_page(
+    page: str, engine: Engine | None = None, *, histograms: bool = True, engines: Engines = ENGINES
+) -> Reading | None:
+    """Read a metrics page in the Prometheus or OpenMetrics text format.
+
+    Args:
+        page: the text.
+        engine: whose names to look for; recognised from the page when left out.
+        histograms: also read the latencies, which are half of the cost.
+        engines: those to recognise.
 
     Returns:
         What was found, or None when the page has neither waiting nor running requests nor KV usage: such a page is
         not an engine's, or not yet, and zeros would look like an idle engine.
     """
-    engine = engine or detect_engine(page)
+    engine = engine or detect_engine(page, engines)
     if engine is None:
         return None
-    samples = read_samples(page, engine.names())
-    waiting, running, usage = (_values(samples, names) for names in (engine.waiting, engine.running, engine.kv_usage))
-    if not (waiting or running or usage):
-        return None
-    block_size, num_blocks = _cache_shape(samples, engine)
-    return EndpointMetrics(
-        waiting=int(sum(waiting)),
-        running=int(sum(running)),
-        kv_usage=min(1.0, math.fsum(usage) / len(usage)) if usage else 0.0,
-        block_size=block_size,
-        num_blocks=num_blocks,
-        lora=_lora(samples.get(engine.lora_info or "", [])),
-        prefix_queries=sum(_values(samples, engine.prefix_queries)),
-        prefix_hits=sum(_values(samples, engine.prefix_hits)),
-        updated=now,
-    )
+    reading = _read(page, engine, histograms)
+    if reading is None and (other := underscored(engine)):
+        reading = _read(page, other, histograms)
+    return reading
 
 
-def read_samples(page: str, names: frozenset[str]) -> Samples:
-    """The samples of the named metrics, in the page's order. Lines that cannot be read are left out."""
-    samples: Samples = {}
-    for name, rest in islice(_read_lines(page, names), MAX_SAMPLES):
-        sample = _sample(rest)
-        if sample is not None:
-            samples.setdefault(name, []).append(sample)
-    return samples
+def _read(page: str, engine: Engine, histograms: bool) -> Reading | None:
+    samples = read_samples(page, _names(engine, histograms), engine.labels)
+    return _Page(engine, samples).reading(histograms=histograms)
 
 
-def _read_lines(page: str, names: frozenset[str]) -> Iterable[tuple[str, str]]:
-    return ((found[1], found[2]) for found in _wanted(names).finditer("\n" + page))
+@lru_cache(maxsize=64)
+def _names(engine: Engine, histograms: bool) -> frozenset[str]:
+    return engine.names(histograms=histograms)
 
 
-@cache
-def _wanted(names: frozenset[str]) -> re.Pattern[str]:
-    """Finds lines of these metrics.
+class _Page:
+    """The samples of one page on their way to readings."""
 
-    The common beginning is spelled once, which lets the regular expression engine skip from line to line.
-    """
-    alternatives = "|".join(sorted(map(re.escape, names), reverse=True))
-    return re.compile(rf"\n[ \t]*+({alternatives})(?=[ \t{{])([^\n]*+)")
+    def __init__(self, engine: Engine, samples: Samples) -> None:
+        self._engine, self._samples = engine, samples
+
+    def reading(self, *, histograms: bool) -> Reading | None:
+        engine = self._engine
+        waiting, running = self._sums(engine.waiting), self._sums(engine.running)
+        sizes, counts, seats = self._shape()
+        usage = self._usage(counts)
+        if not (waiting or running or usage):
+            return None
+        queries, hits = self._prefix(sizes)
+        ttft, itl = (self._histograms(names) if histograms else {} for names in (engine.ttft, engine.itl))
+        loras = self._loras()
+        found = {rank for of in (waiting, running, usage, queries, hits, ttft, itl) for rank in of if rank is not None}
+        ranks = sorted(found or {0})
+        first, usual_usage = ranks[0], math.fsum(usage.values()) / len(usage) if usage else 0.0
+
+        def own(of: Mapping[int | None, float], rank: int) -> float:
+            """A quantity that adds up: what is of the whole port is counted once."""
+            return of.get(rank, 0.0) + (of.get(None, 0.0) if rank == first else 0.0)
+
+        readings = [
+            RankReading(
+                rank=rank,
+                waiting=_count(own(waiting, rank)),
+                running=_count(own(running, rank)),
+                kv_usage=min(1.0, usage.get(rank, usage.get(None, usual_usage))),
+                block_size=_whole(sizes.get(rank, sizes.get(None))),
+                num_blocks=_whole(counts.get(rank, counts.get(None))),
+                max_num_seqs=_whole(seats.get(rank, seats.get(None))),
+                lora=loras.get(rank, loras.get(None, _NO_LORA)),
+                prefix_queries=own(queries, rank),
+                prefix_hits=own(hits, rank),
+                ttft=ttft.get(rank, ttft.get(None) if rank == first else None),
+                itl=itl.get(rank, itl.get(None) if rank == first else None),
+            )
+            for rank in ranks[:MAX_RANKS]
+        ]
+        return Reading(engine.name, tuple(readings), self._samples.skipped + max(0, len(ranks) - MAX_RANKS))
+
+    def _series(self, selector: Selector) -> Series:
+        found = self._samples.by_name.get(selector.name, {})
+        if not selector.labels:
+            return found
+        return {labels: value for labels, value in found.items() if selector.matches(labels.values)}
+
+    def _found(self, names: Names) -> Series:
+        """The series of the first name that is there."""
+        return next((series for selector in names if (series := self._series(selector))), {})
+
+    def _grouped(self, names: Names, merge: Callable[[list[float]], float]) -> _ByRank:
+        """Merge the series of each rank; replicas count once, and a total beside its shares is not added to them."""
+        series = self._found(names)
+        if len(series) == 1:
+            ((labels, value),) = series.items()
+            return {labels.rank: value}
+        groups: dict[tuple[int | None, bool], dict[frozenset[tuple[str, str]], float]] = {}
+        for labels, value in series.items():
+            group = groups.setdefault((labels.rank, labels.share), {})
+            group[labels.series] = max(value, group.get(labels.series, 0.0))
+        merged: _ByRank = {}
+        for (rank, _), group in groups.items():
+            # The larger one: SGLang gives either a total or its shares per request, or both for the same.
+            merged[rank] = max(merge(list(group.values())), merged.get(rank, 0.0))
+        return merged
+
+    def _sums(self, names: Names) -> _ByRank:
+        return self._grouped(names, math.fsum)
+
+    def _usage(self, counts: _ByRank) -> _ByRank:
+        """Used share of the KV cache, from used blocks when the page has no share."""
+        usage = self._grouped(self._engine.kv_usage, _mean)
+        if usage or not self._engine.kv_used:
+            return usage
+        used = self._sums(self._engine.kv_used)
+        return {rank: value / counts[rank] for rank, value in used.items() if counts.get(rank, 0.0) >= 1}
+
+    def _shape(self) -> tuple[_ByRank, _ByRank, _ByRank]:
+        """Tokens per block, blocks, and requests that run at once."""
+        engine = self._engine
+        sizes = self._grouped(engine.block_size, max)
+        counts, seats = self._sums(engine.num_blocks), self._sums(engine.max_num_seqs)
+        if info := engine.cache_info:
+            for labels in self._series(info.selector):
+                told = ((sizes, info.block_size), (counts, info.num_blocks), (seats, info.max_num_seqs))
+                for quantity, name in told:
+                    if (value := number_of(labels.values.get(name))) >= 1:
+                        quantity.setdefault(labels.rank, value)
+        return sizes, counts, seats
+
+    def _prefix(self, sizes: _ByRank) -> tuple[_ByRank, _ByRank]:
+        """Prompt tokens looked up in the prefix cache, and those found."""
+        engine = self._engine
+        queries, hits = self._sums(engine.prefix_queries), self._sums(engine.prefix_hits)
+        if engine.prefix_misses:
+            misses = self._sums(engine.prefix_misses)
+            queries = {rank: hits.get(rank, 0.0) + misses.get(rank, 0.0) for rank in {**hits, **misses}}
+        if engine.prefix_in_blocks:
+            queries, hits = (
+                {rank: value * sizes.get(rank, sizes.get(None, 0.0)) for rank, value in of.items()}
+                for of in (queries, hits)
+            )
+        return queries, hits
+
+    def _loras(self) -> dict[int | None, LoraState]:
+        """VLLM keeps a series for every combination it ever had; the value is a time, so the highest is the present."""
+        if self._engine.lora_info is None:
+            return {}
+        newest: dict[int | None, tuple[float, Labels]] = {}
+        for labels, value in self._series(self._engine.lora_info).items():
+            if labels.rank not in newest or value > newest[labels.rank][0]:
+                newest[labels.rank] = (value, labels)
+        return {rank: _lora(labels.values) for rank, (_, labels) in newest.items()}
+
+    def _histograms(self, names: Names) -> dict[int | None, Histogram]:
+        """The first histogram that is there, by rank; those of several models are added up."""
+        for selector in names:
+            buckets, counts, totals = (
+                self._series(Selector(selector.name + suffix, selector.labels))
+                for suffix in ("_bucket", "_count", "_sum")
+            )
+            if buckets:
+                return _histogram(buckets, counts, totals)
+        return {}
 
 
-def _sample(rest: str) -> Sample | None:
-    """What follows the name: labels, value and perhaps a time, which is not used."""
-    labels = ""
-    if found := _ALL_LABELS.match(rest):
-        labels, rest = found["labels"], rest[found.end() :]
-    words = rest.split()
-    if not 1 <= len(words) <= 2 or "_" in words[0]:
-        return None
-    try:
-        value = float(words[0])
-    except ValueError:
-        return None
-    # Nothing that is read here can be negative or infinite.
-    return Sample(labels, value) if 0 <= value < math.inf else None
+_NO_LORA = LoraState()
 
 
-def _values(samples: Samples, names: Names) -> list[float]:
-    """Values of the first name that is there.
-
-    SGLang gives a total without a priority and then one series per priority; adding them up would count twice.
-    """
-    found = next((samples[name] for name in names if name in samples), [])
-    totals = [sample.value for sample in found if not _PRIORITY.search(sample.labels)]
-    return totals or [sample.value for sample in found]
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
-def _cache_shape(samples: Samples, engine: Engine) -> tuple[int | None, int | None]:
-    """Tokens per block, and blocks of all ranks together."""
-    sizes = _positive(_values(samples, engine.block_size))
-    counts = _positive(_values(samples, engine.num_blocks))
-    if info := engine.cache_info:
-        labels = [sample.label_map() for sample in samples.get(info.name, [])]
-        sizes = sizes or _positive(_number(each.get(info.block_size)) for each in labels)
-        counts = counts or _positive(_number(each.get(info.num_blocks)) for each in labels)
-    return (sizes[0] if sizes else None), (sum(counts) if counts else None)
+def _count(value: float) -> int:
+    return int(min(value, MAX_COUNT))
 
 
-def _positive(values: Iterable[float]) -> list[int]:
-    return [int(value) for value in values if value >= 1]
+def _whole(value: float | None) -> int | None:
+    return _count(value) if value is not None and value >= 1 else None
 
 
-def _number(text: str | None) -> float:
-    """A label's number; 0 for "None" and the like."""
-    return float(text) if text and text.isascii() and text.isdecimal() and len(text) < 16 else 0.0
-
-
-def _lora(samples: list[Sample]) -> LoraState:
-    """VLLM keeps a series for every combination it ever had; the value is a time, so the highest is the present."""
-    if not samples:
-        return LoraState()
-    labels = max(samples, key=lambda sample: sample.value).label_map()
+def _lora(labels: Mapping[str, str]) -> LoraState:
     return LoraState(
-        capacity=int(_number(labels.get("max_lora"))),
-        running=_adapters(labels.get("running_lora_adapters")),
-        waiting=_adapters(labels.get("waiting_lora_adapters")),
+        capacity=int(number_of(labels.get("max_lora"))),
+        running=frozenset(_adapters(labels.get("running_lora_adapters"))),
+        waiting=frozenset(_adapters(labels.get("waiting_lora_adapters"))),
     )
 
 
-def _adapters(text: str | None) -> frozenset[str]:
-    return frozenset(name for part in (text or "").split(",") if (name := part.strip()))
+def _adapters(text: str | None) -> Iterable[str]:
+    return (name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def _histogram(buckets: Series, counts: Series, totals: Series) -> dict[int | None, Histogram]:
+    by_series: dict[frozenset[tuple[str, str]], tuple[int | None, dict[float, float]]] = {}
+    for labels, value in buckets.items():
+        if labels.bound is not None:
+            by_series.setdefault(labels.series, (labels.rank, {}))[1][labels.bound] = value
+    count_of = {labels.series: value for labels, value in counts.items()}
+    total_of = {labels.series: value for labels, value in totals.items()}
+    found: dict[int | None, Histogram] = {}
+    for series, (rank, bounds) in by_series.items():
+        histogram = cumulative(bounds, count_of.get(series), total_of.get(series, 0.0))
+        if histogram is not None:
+            found[rank] = histogram.plus(found[rank]) if rank in found else histogram
+    return found

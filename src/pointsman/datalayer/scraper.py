@@ -1,51 +1,45 @@
-"""Reads ``/metrics`` and ``/v1/models`` of every endpoint, and so learns which of them are alive.
+"""Reads the load of every endpoint, as often as each is worth, and so learns which of them are alive.
 
-Each endpoint has tasks of its own, so one that hangs delays nobody else.
+Each endpoint has tasks and a connection of its own, so one that hangs delays nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
-import aiohttp
 from msgspec.structs import replace
 
 from pointsman.api.endpoint import Endpoint, EndpointId, EndpointMetrics
 from pointsman.clock import Clock
 from pointsman.datalayer.datastore import Changes, Datastore
-from pointsman.datalayer.metrics_page import parse_metrics
-from pointsman.datalayer.probing import HealthRule, Models, Outcome, parse_models
+from pointsman.datalayer.engine_configs import engine_of
+from pointsman.datalayer.engines import ENGINES, Engines
+from pointsman.datalayer.orca import parse_load_report
+from pointsman.datalayer.pacing import Budget, Seen, good_for, next_period, rhythm
+from pointsman.datalayer.pod_reader import PodReader, Read
+from pointsman.datalayer.probing import HealthRule, Models, Outcome
+from pointsman.datalayer.watch import Watch
+from pointsman.framework.gauges import corrected, is_fresh
 from pointsman.framework.observer import Observer
+from pointsman.framework.plugin import InflightView
 
-MAX_PAGE_BYTES = 4 * 1024 * 1024
 MODELS_PERIOD = 10.0
 """Seconds between two looks at an endpoint's model list."""
 MODELS_RETRY = 1.0
 """Seconds until the next look when one failed."""
 TIMEOUTS_TO_UNHEALTHY = 5
-MIN_PAUSE = 0.01
-"""Seconds between two readings of one endpoint at the least, even when someone asks for one at once."""
+LOST_PAUSE = 1.0
+"""Seconds between two readings of an endpoint made because it closed the connection."""
+READING_OVERHEAD = 0.00025
+"""Seconds of CPU that a reading takes in the event loop and the kernel, with cold caches, beside what is measured.
 
-_HEADERS = {
-    "Accept": "text/plain; version=0.0.4, application/json;q=0.9",
-    "Accept-Encoding": "identity",  # compressing would cost the engine's API server more than the bytes
-    "User-Agent": "pointsman",
-}
-
-
-class _Watch:
-    """One endpoint under watch."""
-
-    def __init__(self, endpoint: Endpoint, rule: HealthRule) -> None:
-        self.id: EndpointId = endpoint.id
-        self.base_url = f"http://{endpoint.hostport}"
-        self.rule = rule
-        self.models = Models()
-        self.probe_now = asyncio.Event()
-        self.look_now = asyncio.Event()
-        self.tasks: tuple[asyncio.Task[None], ...] = ()
+At the default rhythm; see bench/scrape.py.
+"""
+_SILENT = frozenset({Outcome.UNREACHABLE, Outcome.TIMEOUT})
 
 
 class Scraper:
@@ -66,6 +60,12 @@ class Scraper:
         timeout: float = 1.0,
         failures_to_unhealthy: int = 2,
         rng: random.Random | None = None,
+        inflight: InflightView | None = None,
+        budget: float = 0.05,
+        scale: float = 1.0,
+        adaptive: bool = True,
+        fed: Callable[[EndpointId, float], bool] = lambda *_: False,
+        engines: Engines = ENGINES,
     ) -> None:
         """Set up, without touching the network.
 
@@ -73,160 +73,224 @@ class Scraper:
             datastore: whose endpoints are read.
             clock: stamps the readings.
             observer: told of each reading and of the number of endpoints.
-            period: real seconds between two readings of one endpoint; varied by a tenth, to spread the load.
+            period: real seconds between two readings of an endpoint whose gauges move; the others are read less often
+                (see :func:`pointsman.datalayer.pacing.rhythm`). Varied by a tenth, to spread the load.
             timeout: real seconds one reading may take.
             failures_to_unhealthy: failed connections in a row that make an endpoint unhealthy.
             rng: spreads the readings.
+            inflight: the ledger; tells where something is going on.
+            budget: share of one core that readings may take; when they would take more, all periods are stretched.
+            scale: seconds of the clock in one real second.
+            adaptive: False reads every endpoint every ``period``, whatever goes on there and whatever it costs.
+            fed: whether someone else delivers an endpoint's metrics as of a moment of the clock; then it is read as
+                seldom as an idle one.
+            engines: whose pages are understood.
         """
         self._datastore, self._clock, self._observer = datastore, clock, observer
-        self._period, self._timeout = period, timeout
-        self._failures = failures_to_unhealthy
+        self._pace, self._timeout, self._scale = rhythm(period), timeout, scale
+        self._failures, self._adaptive, self._engines = failures_to_unhealthy, adaptive, engines
         self._rng = rng or random.Random()
-        self._session: aiohttp.ClientSession | None = None
-        self._watches: dict[EndpointId, _Watch] = {}
+        self._inflight, self._fed = inflight, fed
+        self.budget = Budget(budget)
+        self._running = False
+        self._watches: dict[EndpointId, Watch] = {}
+        self._places: dict[str, EndpointId] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         datastore.on_changed(self._follow)
 
     async def start(self) -> None:
         """Begin to read every endpoint. Needs a running event loop; harmless when already started."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=_HEADERS,
-            )
+        if not self._running:
+            self._running = True
             self._follow(Changes(added=self._datastore.all()))
+            self._spawn(self._sweep(), "sweep")
 
     async def stop(self) -> None:
         """End all readings and close all connections. Harmless when not started."""
-        session, self._session = self._session, None
-        if session is None:
+        if not self._running:
             return
+        self._running = False
         for watch in list(self._watches.values()):
             self._unwatch(watch.id)
+        for task in self._tasks:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await session.close()
 
     def report_connect_failure(self, endpoint_id: EndpointId) -> None:
         """The proxy could not connect: probe at once, and believe it if the probe fails too."""
         if watch := self._watches.get(endpoint_id):
             watch.rule.suspect()
-            watch.probe_now.set()
+            watch.probe.wake()
+
+    def load_report(self, hostport: str, header: str) -> None:
+        """An answer of the endpoint at ``ip:port`` carried its load (see :mod:`pointsman.datalayer.orca`).
+
+        The header tells no running requests: those are carried on from the last reading by the ledger. It is that of
+        one data-parallel rank, so that it is not used where there are several.
+        """
+        endpoint = self._datastore.get(self._places.get(hostport, EndpointId("")))
+        report = parse_load_report(header) if endpoint is not None else None
+        if endpoint is None or report is None or report.waiting is None or report.kv_usage is None:
+            return
+        metrics, now = endpoint.metrics, self._clock.now()
+        if metrics.ranks > 1:
+            return
+        fresh = replace(
+            metrics,
+            waiting=report.waiting,
+            kv_usage=report.kv_usage,
+            running=self._running_now(endpoint, now),
+            source="orca",
+            updated=now,
+        )
+        self._datastore.update_metrics(endpoint.id, fresh)
+        self._watches[endpoint.id].kinds["orca"] += 1
+
+    def describe(self, endpoint_id: EndpointId) -> dict[str, Any]:
+        """How an endpoint is read: the period now (s), the last outcome, and the outcomes so far; for people."""
+        watch = self._watches.get(endpoint_id)
+        if watch is None:
+            return {}
+        return watch.view()
+
+    def _running_now(self, endpoint: Endpoint, now: float) -> int:
+        metrics, inflight = endpoint.metrics, self._inflight
+        if inflight is None:
+            return metrics.running
+        if not is_fresh(metrics, now):
+            return inflight.load(endpoint.id).decoding
+        return corrected(metrics, inflight.since(endpoint.id, metrics.updated)).running
 
     def _follow(self, changes: Changes) -> None:
-        if self._session is None:
+        if not self._running:
             return
         for endpoint in changes.removed:
             self._unwatch(endpoint.id)
         for endpoint in changes.added:
-            self._watch(endpoint, self._session)
+            self._watch(endpoint)
+        for endpoint in changes.changed:
+            if (watch := self._watches.get(endpoint.id)) and watch.reader is not None:
+                watch.reader.engine = engine_of(endpoint.labels, self._engines).engine
         self._report_endpoints()
 
-    def _watch(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
-        watch = _Watch(endpoint, HealthRule(self._failures, TIMEOUTS_TO_UNHEALTHY))
-        watch.tasks = (
-            asyncio.create_task(self._read_metrics(watch, session), name=f"metrics {endpoint.id}"),
-            asyncio.create_task(self._read_models(watch, session), name=f"models {endpoint.id}"),
-        )
+    def _watch(self, endpoint: Endpoint) -> None:
+        rule = HealthRule(self._failures, TIMEOUTS_TO_UNHEALTHY)
+        watch = Watch(endpoint, rule, self._pace.moving)
+        # A connection that the pod closes is the first sign that it ends: look at once, not after an idle period.
+        lost = partial(self._lost, watch)
+        watch.reader = reader = PodReader(endpoint, self._clock, self._timeout, lost, self._engines)
         self._watches[endpoint.id] = watch
-        for task in watch.tasks:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._places[endpoint.hostport] = endpoint.id
+        watch.tasks = (
+            self._spawn(self._read_load(watch, reader), f"metrics {endpoint.id}"),
+            self._spawn(self._read_models(watch, reader), f"models {endpoint.id}"),
+        )
+
+    def _lost(self, watch: Watch) -> None:
+        """An idle connection is gone. Some servers close one after every answer: those are not read the faster."""
+        now = asyncio.get_running_loop().time()
+        if now - watch.lost_at >= LOST_PAUSE:
+            watch.lost_at = now
+            watch.probe.wake()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _unwatch(self, endpoint_id: EndpointId) -> None:
         watch = self._watches.pop(endpoint_id, None)
-        for task in watch.tasks if watch else ():
+        if watch is None:
+            return
+        if self._places.get(watch.hostport) == endpoint_id:
+            del self._places[watch.hostport]
+        self.budget.drop(endpoint_id)
+        for task in watch.tasks:
             task.cancel()
+        if watch.reader is not None:
+            watch.reader.close()
 
-    async def _read_metrics(self, watch: _Watch, session: aiohttp.ClientSession) -> None:
+    async def _read_load(self, watch: Watch, reader: PodReader) -> None:
         # The first readings are spread over a period, or all pods would be read at the same moment ever after.
-        await asyncio.sleep(self._rng.uniform(0, self._period))
+        await asyncio.sleep(self._rng.uniform(0, self._pace.moving))
         loop = asyncio.get_running_loop()
         while self._watches.get(watch.id) is watch:
-            watch.probe_now.clear()
-            due = loop.time() + self._period * self._rng.uniform(0.9, 1.1)
-            outcome, why = await self._probe(watch, session)
-            self._observer.scraped(watch.id, outcome is Outcome.READ)
-            self._judge(watch, outcome, why)
-            await _sleep(due - loop.time(), watch.probe_now)
+            watch.probe.begin()
+            begun = loop.time()
+            read = await reader.read()
+            took = loop.time() - begun
+            self._note(watch, read)
+            self._observer.scraped(watch.id, read.outcome is Outcome.READ)
+            self._observer.scrape_took(read.kind, took, read.size)
+            self._judge(watch, read)
+            await watch.probe.sleep(begun + watch.period - loop.time())
 
-    async def _probe(self, watch: _Watch, session: aiohttp.ClientSession) -> tuple[Outcome, str]:
-        try:
-            return await self._read_page(watch, session)
-        except TimeoutError:  # before the connection errors: a time-out while connecting is both
-            return Outcome.TIMEOUT, f"/metrics did not answer within {self._timeout} s"
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            return Outcome.UNREACHABLE, f"no connection: {str(error) or type(error).__name__}"
-        except Exception as error:  # noqa: BLE001 whatever a server sends, its endpoint stays under watch
-            return Outcome.FAILING, f"/metrics cannot be read: {error!r}"
+    def _note(self, watch: Watch, read: Read) -> None:
+        """Take note of a reading: when the next one is due, and what was read."""
+        watch.last = read
+        watch.kinds[read.kind] += 1
+        watch.failures = watch.failures + 1 if read.outcome in _SILENT else 0
+        self.budget.spent(read.cost + READING_OVERHEAD)
+        watch.period = self._choose_period(watch, read.metrics)
+        if read.metrics is not None:
+            fresh_for = good_for(watch.period) * self._scale
+            self._datastore.update_metrics(
+                watch.id, _with_models(replace(read.metrics, good_for=fresh_for), watch.models)
+            )
 
-    async def _read_page(self, watch: _Watch, session: aiohttp.ClientSession) -> tuple[Outcome, str]:
-        status, body = await _get(session, f"{watch.base_url}/metrics")
-        if status != 200:
-            return (Outcome.FAILING if status >= 500 else Outcome.UNUSABLE), f"/metrics answered {status}"
-        if body is None:
-            return Outcome.UNUSABLE, f"/metrics is larger than {MAX_PAGE_BYTES} bytes"
-        metrics = parse_metrics(body.decode("utf-8", "replace"), self._clock.now())
-        if metrics is None:
-            return Outcome.UNUSABLE, "/metrics holds no metrics of a known engine"
-        self._datastore.update_metrics(watch.id, _with_models(metrics, watch.models))
-        return Outcome.READ, "/metrics was read"
+    def _choose_period(self, watch: Watch, metrics: EndpointMetrics | None) -> float:
+        """Seconds until the next reading."""
+        gauges = (metrics.waiting, metrics.running, metrics.kv_usage) if metrics else watch.gauges
+        changed, watch.gauges = gauges != watch.gauges, gauges
+        busy = self._has_work(watch.id) or (metrics is not None and (metrics.waiting or metrics.running) > 0)
+        watch.quiet = not (busy or changed)
+        spread = self._rng.uniform(0.9, 1.1)
+        if not self._adaptive:
+            return self._pace.moving * spread
+        wish = next_period(self._pace, watch.wish, Seen(watch.failures, changed, busy))
+        if not watch.failures and self._fed(watch.id, self._clock.now()):
+            wish = self._pace.idle
+        watch.wish = wish
+        self.budget.want(watch.id, wish)
+        return wish * self.budget.stretch() * spread
 
-    def _judge(self, watch: _Watch, outcome: Outcome, why: str) -> None:
-        verdict = watch.rule.note(outcome)
+    def _has_work(self, endpoint_id: EndpointId) -> bool:
+        return self._inflight is not None and self._inflight.load(endpoint_id).requests > 0
+
+    def _judge(self, watch: Watch, read: Read) -> None:
+        verdict = watch.rule.note(read.outcome)
         if verdict is None:
             return
-        if self._datastore.set_health(watch.id, verdict, why):
+        if self._datastore.set_health(watch.id, verdict, read.why):
             self._report_endpoints()
             if verdict:  # back again, perhaps as a new process with other models
-                watch.look_now.set()
+                watch.look.wake()
 
-    async def _read_models(self, watch: _Watch, session: aiohttp.ClientSession) -> None:
-        await asyncio.sleep(self._rng.uniform(0, self._period))
+    async def _sweep(self) -> None:
+        """Look for endpoints that were idle and have been given work since: they are worth a reading now."""
+        while self._running:
+            await asyncio.sleep(self._pace.moving)
+            for watch in self._watches.values():
+                if watch.quiet and self._has_work(watch.id) and not self._fed(watch.id, self._clock.now()):
+                    watch.quiet = False
+                    watch.probe.wake()
+
+    async def _read_models(self, watch: Watch, reader: PodReader) -> None:
+        await asyncio.sleep(self._rng.uniform(0, self._pace.moving))
         while self._watches.get(watch.id) is watch:
-            watch.look_now.clear()
-            models = await _fetch_models(session, watch.base_url)
+            watch.look.begin()
+            models = await reader.models()
             if models is not None and models != watch.models:
                 watch.models = models
                 if endpoint := self._datastore.get(watch.id):
                     self._datastore.update_metrics(watch.id, _with_models(endpoint.metrics, models))
             spread = self._rng.uniform(0.9, 1.1)
-            await _sleep((MODELS_RETRY if models is None else MODELS_PERIOD) * spread, watch.look_now)
+            await watch.look.sleep((MODELS_RETRY if models is None else MODELS_PERIOD) * spread)
 
     def _report_endpoints(self) -> None:
         self._observer.endpoints(len(self._datastore.all()), len(self._datastore.snapshot()))
-
-
-async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes | None]:
-    """Status and body; the body is None without a 200 and when it is larger than MAX_PAGE_BYTES."""
-    async with session.get(url, allow_redirects=False) as response:
-        if response.status != 200:
-            return response.status, None
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > MAX_PAGE_BYTES:
-                return response.status, None
-        return response.status, bytes(body)
-
-
-async def _fetch_models(session: aiohttp.ClientSession, base_url: str) -> Models | None:
-    try:
-        _, body = await _get(session, f"{base_url}/v1/models")
-    except Exception:  # noqa: BLE001 health is judged by /metrics; here a failure only means to try again
-        return None
-    return None if body is None else parse_models(body)
-
-
-async def _sleep(seconds: float, wake: asyncio.Event) -> None:
-    """Sleep until woken, but never less than a moment: reports of failures may come by the hundred."""
-    await asyncio.sleep(MIN_PAUSE)
-    # Not wait_for, which can swallow a cancellation in Python 3.11.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, seconds - MIN_PAUSE)):
-            await wake.wait()
 
 
 def _with_models(metrics: EndpointMetrics, models: Models) -> EndpointMetrics:
