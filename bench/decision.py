@@ -14,7 +14,6 @@ from typing import cast
 import msgspec
 
 from pointsman.api.request import RequestHead
-from pointsman.app.plans import build_plan
 from pointsman.clock import SystemClock
 from pointsman.datalayer.datastore import Datastore, EndpointSpec
 from pointsman.framework.plugin import Handle
@@ -23,6 +22,7 @@ from pointsman.observability.metrics import Metrics
 from pointsman.requestcontrol.director import Director
 from pointsman.requestcontrol.exchange import Exchange
 from pointsman.requestcontrol.ledger import Ledger
+from pointsman.requestcontrol.planning import build_plan
 
 PRESETS = ("round-robin", "least-request", "llm-d", "default", "brief")
 HEAD = RequestHead({":path": "/v1/chat/completions", ":method": "POST"})

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointsman.errors import BadRequestError
-from pointsman.sim.engine import Emission, Engine
+from pointsman.sim.emission import Emission
+from pointsman.sim.engine import Engine
 from pointsman.sim.kv import BlocksStored
 from pointsman.sim.profiles import EngineProfile, find_profile
 from pointsman.sim.sequence import SimRequest
@@ -321,8 +322,8 @@ def test_every_request_gets_its_tokens_and_every_block_comes_back(
         steps += 1
         if duration is None:
             continue
-        for sequence in engine._decoding.members:
-            needed = sequence.prompt + engine._decoding.tick - sequence.base
+        for sequence in engine.decoding.members:
+            needed = sequence.prompt + engine.decoding.tick - sequence.base
             assert needed <= sequence.blocks * 16 < needed + 16
         now += duration
         if steps % 7 == 0:
@@ -332,13 +333,13 @@ def test_every_request_gets_its_tokens_and_every_block_comes_back(
             assert emission.outputs > seen.get(emission.request_id, 0)
             seen[emission.request_id] = emission.outputs
         holds = [sequence.hold for sequence in engine._running]
-        assert sum(engine.pool._refs.values()) == sum(len(hold.keys) for hold in holds)
+        assert sum(max(0, count) for count in engine.pool._blocks.values()) == sum(len(hold.keys) for hold in holds)
         assert engine.pool._private == sum(hold.private for hold in holds)
         assert all(sequence.blocks == sequence.hold.blocks for sequence in engine._running)
         assert 0 <= engine.pool.used <= engine.pool.total
-        members = engine._decoding.members
-        tick = engine._decoding.tick
-        assert engine._decoding.context == sum(s.prompt + tick - s.base for s in members)
+        members = engine.decoding.members
+        tick = engine.decoding.tick
+        assert engine.decoding.context == sum(s.prompt + tick - s.base for s in members)
         assert steps < 5000
     assert {name: seen[name] for name in expected} == expected
     assert (engine.pool.used, engine.running) == (0, 0)

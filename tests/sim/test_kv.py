@@ -139,6 +139,7 @@ def test_blocks_are_conserved_and_events_mirror_the_cache(total: int, commands: 
                 mirror.difference_update(event.keys)
         assert len(mirror) <= total
         assert pool.used + pool.cached <= total
-        assert sum(pool._refs.values()) == sum(len(hold.keys) for hold in holds)
+        assert sum(max(0, count) for count in pool._blocks.values()) == sum(len(hold.keys) for hold in holds)
+        assert pool._held == sum(count > 0 for count in pool._blocks.values())
         assert pool._private == sum(hold.private for hold in holds)
-        assert mirror == set(pool._refs) | set(pool._lru)
+        assert mirror == set(pool._blocks)

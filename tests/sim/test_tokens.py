@@ -32,7 +32,7 @@ def test_a_turn_begins_with_the_turn_before_it() -> None:
     offset = answer_offset(first)
     answer = Message("assistant", answer_text(offset, 0, 9))
     second = chat_tokens([*turn, answer, Message("user", "more")])
-    assert second[: len(first) + 9].tolist() == first.tolist() + answer_ids(offset, 0, 9)
+    assert second[: len(first) + 9] == first + answer_ids(offset, 0, 9)
 
 
 def test_the_generation_prompt_can_be_left_out() -> None:
@@ -47,7 +47,7 @@ def test_answers_are_the_same_in_pieces(offset: int, first: int, second: int) ->
     text = answer_text(offset, 0, total)
     assert ids == answer_ids(offset, 0, first) + answer_ids(offset, first, total)
     assert text == answer_text(offset, 0, first) + answer_text(offset, first, total)
-    assert text_tokens(text).tolist() == ids
+    assert text_tokens(text) == ids
 
 
 def test_answers_need_no_escaping() -> None:

@@ -14,7 +14,14 @@ from typing import Any
 
 import msgspec
 
-from pointsman.api.config import EndpointPickerConfig, ProfileConfig, ProfilePlugin, SelectionConfig, ShortConfig
+from pointsman.api.config import (
+    EndpointPickerConfig,
+    ProfileConfig,
+    ProfilePlugin,
+    PrometheusConfig,
+    SelectionConfig,
+    ShortConfig,
+)
 from pointsman.cli.plugins import KINDS, describe, type_name
 from pointsman.framework.compat import BUILT_IN, NOT_YET
 from pointsman.framework.loader import preset_names, read_source
@@ -68,6 +75,7 @@ def configuration_page() -> str:
         ("An entry of `schedulingProfiles`", ProfileConfig),
         ("An entry of a profile's `plugins`", ProfilePlugin),
         ("The short form", ShortConfig),
+        ("`prometheus`", PrometheusConfig),
         ("`selection` in the short form", SelectionConfig),
     ):
         parts.append(f"\n## {title}\n\n{inspect.getdoc(struct)}\n\n| field | type | default |\n|---|---|---|\n")

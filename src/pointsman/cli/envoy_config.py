@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pointsman.api.endpoint import Endpoint
 from pointsman.cli.common import EndpointFlag, EndpointsFile
 from pointsman.datalayer.discovery import parse_endpoint_urls, parse_endpoints_file
+from pointsman.datalayer.dns_names import is_dns_url
 from pointsman.envoy.bootstrap import BootstrapOptions, eds_resource, render, to_yaml
 from pointsman.errors import ConfigError
 from pointsman.framework.loader import read_file
@@ -90,6 +91,9 @@ def envoy_config(
 def _endpoints(urls: tuple[str, ...], file: Path | None, *, required: bool) -> list[Endpoint]:
     if file is not None:
         specs = parse_endpoints_file(read_file(file), str(file))
+    elif any(map(is_dns_url, urls)):
+        hint = "let Envoy read --eds-path, and write that with envoy-config --eds; or use `pointsman up`"
+        raise ConfigError("a DNS name cannot be followed from a fixed configuration", source="--endpoint", hint=hint)
     elif urls:
         specs = parse_endpoint_urls(urls, source="--endpoint")
     elif required:

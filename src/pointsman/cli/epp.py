@@ -9,8 +9,21 @@ from cyclopts import Parameter
 
 from pointsman.app.picker import Picker, PickerOptions, write_port_file
 from pointsman.app.processes import stop_signals
+from pointsman.app.recording import record_options
 from pointsman.app.transports import Transport, TransportOptions
-from pointsman.cli.common import ConfigFlag, EndpointFlag, EndpointsFile, LogLevel, endpoint_options, run_async
+from pointsman.cli.common import (
+    ConfigFlag,
+    EndpointFlag,
+    EndpointsFile,
+    LogLevel,
+    RecordsFlag,
+    RecordsMaxMb,
+    RecordsSample,
+    check_snapshot,
+    endpoint_options,
+    run_async,
+)
+from pointsman.cli.kube_flags import KubeFlags
 from pointsman.observability.logging import setup
 
 
@@ -18,6 +31,8 @@ def epp(
     *,
     endpoint: EndpointFlag = (),
     endpoints_file: EndpointsFile = None,
+    kube: KubeFlags = KubeFlags(),  # noqa: B008 - immutable
+    policies: Path | None = None,
     config: ConfigFlag = "default",
     host: str = "127.0.0.1",
     port: int = 9002,
@@ -31,7 +46,11 @@ def epp(
     max_body_bytes: int = 32 * 1024 * 1024,
     scrape_period: float = 0.2,
     drain: float = 30.0,
-    records: int = 10_000,
+    decisions: int = 10_000,
+    records: RecordsFlag = None,
+    records_sample: RecordsSample = 1.0,
+    records_max_mb: RecordsMaxMb = 512.0,
+    kv_snapshot: Path | None = None,
     time_scale: Annotated[float, Parameter(show=False)] = 1.0,
     log_level: LogLevel = "info",
     ready_file: Annotated[Path | None, Parameter(show=False)] = None,
@@ -43,10 +62,15 @@ def epp(
 
     ```console
     pointsman epp --endpoints-file pods.yaml --host 0.0.0.0 --port 9002 --config my-policy.yaml
+    pointsman epp --pool-name vllm-qwen3-32b --pool-namespace inference --host 0.0.0.0
+    pointsman epp --endpoints-file pods.yaml --records /var/lib/pointsman/records --records-max-mb 2000
+    pointsman epp --endpoint-selector app=vllm --endpoint-target-ports 8000 --host 0.0.0.0
     ```
 
     Parameters
     ----------
+    policies
+        File of InferenceObjective and InferenceModelRewrite manifests, for use without Kubernetes too; watched.
     host
         Address of the ext-proc port; 0.0.0.0 for all interfaces.
     port
@@ -71,14 +95,19 @@ def epp(
         Seconds between two readings of a server's /metrics.
     drain
         Seconds that requests under way may take to finish at the end.
-    records
+    decisions
         How many decisions to remember.
+    kv_snapshot
+        File to write the index of KV caches to, every minute and at the end, and to start from: until a server's own
+        events tell, what it held before is worth as much as a guess. Needs a precise-prefix-cache-producer.
     log_level
         How much to log.
     """
+    check_snapshot(kv_snapshot)
     setup(log_level)
     options = PickerOptions(
-        endpoints=endpoint_options(endpoint, endpoints_file),
+        endpoints=endpoint_options(endpoint, endpoints_file, kube.options()),
+        policies=policies,
         config=config,
         transport=TransportOptions(
             transport=transport,
@@ -94,7 +123,9 @@ def epp(
         admin_port=admin_port,
         scrape_period=scrape_period,
         drain=drain,
-        records=records,
+        decisions=decisions,
+        records=record_options(records, records_sample, records_max_mb),
+        kv_snapshot=kv_snapshot,
         time_scale=time_scale,
         seed=seed,
     )

@@ -59,7 +59,8 @@ def sim(
     host
         Address to listen on.
     profile
-        Model and hardware to imitate: qwen3-32b-2xh100, llama-3.1-70b-4xh100 or qwen3-8b-1xh100.
+        Model and hardware to imitate: qwen3-32b-2xh100, llama-3.1-70b-4xh100, qwen3-8b-1xh100, or a file that
+        `pointsman calibrate` wrote.
     model
         Name to serve the model under, instead of the profile's.
     lora

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,9 +12,21 @@ from rich.markup import escape
 
 from pointsman.app.picker import check_config
 from pointsman.app.processes import stop_signals
+from pointsman.app.recording import record_options
 from pointsman.app.transports import Transport
 from pointsman.app.up import Up, UpOptions
-from pointsman.cli.common import ConfigFlag, EndpointFlag, EndpointsFile, LogLevel, endpoint_options, run_async
+from pointsman.cli.common import (
+    ConfigFlag,
+    EndpointFlag,
+    EndpointsFile,
+    LogLevel,
+    RecordsFlag,
+    RecordsMaxMb,
+    RecordsSample,
+    check_snapshot,
+    endpoint_options,
+    run_async,
+)
 from pointsman.observability.logging import setup
 
 
@@ -37,6 +50,10 @@ def up(
     drain: float = 30.0,
     time_scale: Annotated[float, Parameter(show=False)] = 1.0,
     log_level: LogLevel = "info",
+    kv_snapshot: Path | None = None,
+    records: RecordsFlag = None,
+    records_sample: RecordsSample = 1.0,
+    records_max_mb: RecordsMaxMb = 512.0,
     seed: Annotated[int | None, Parameter(show=False)] = None,
 ) -> int:
     """Run Envoy and the picker in front of your model servers.
@@ -78,9 +95,12 @@ def up(
         Seconds between two readings of a server's /metrics.
     drain
         Seconds that requests under way may take to finish at the end.
+    kv_snapshot
+        File that keeps the picker's index of KV caches over a restart, as in pointsman epp.
     log_level
         How much to log.
     """
+    check_snapshot(kv_snapshot)
     setup(log_level)
     check_config(config)
     options = UpOptions(
@@ -101,6 +121,8 @@ def up(
         drain=drain,
         time_scale=time_scale,
         log_level=log_level,
+        kv_snapshot=kv_snapshot,
+        records=record_options(records, records_sample, records_max_mb),
         seed=seed,
     )
     return run_async(lambda: _run(options))

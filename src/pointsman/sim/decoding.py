@@ -73,6 +73,15 @@ class DecodeSet:
             self._plan_report(sequence)
         return ending, reporting
 
+    def quiet_steps(self) -> int:
+        """Steps until one ends a sequence or is to be reported, that one included."""
+        return min(*self._finish, min(self._report, default=1 << 60)) - self.tick
+
+    def pass_quietly(self) -> None:
+        """One step is over that neither ends nor reports anything."""
+        self.tick += 1
+        self.context += len(self.members)
+
     def _plan_growth(self, sequence: Sequence, tick: int) -> None:
         sequence.grow_tick = tick
         if tick <= sequence.finish_tick:

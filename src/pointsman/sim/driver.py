@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from pointsman.sim.engine import Emission, Engine
+from pointsman.sim.emission import Emission
+from pointsman.sim.engine import Engine
 from pointsman.sim.kv import CacheEvent
 from pointsman.sim.sequence import SimRequest
 

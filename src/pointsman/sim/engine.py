@@ -5,39 +5,26 @@ it. Per step the engine gives every decoding sequence one token and spends the r
 first come, first served, in chunks. Blocks are taken when a sequence is admitted (for its whole prompt, as with
 vLLM's ``scheduler_reserve_full_isl``) and whenever it outgrows them; when they run out, the sequence admitted last is
 preempted and later recomputed.
+
+A caller that simulates long stretches of time need not see every step: :meth:`Engine.stretch` plans the steps that
+bring nothing but one more token to everybody, :meth:`Engine.settle` applies those that have ended.
 """
 
 from __future__ import annotations
 
-import msgspec
-
 from pointsman.errors import BadRequestError
 from pointsman.sim import accounting
 from pointsman.sim.decoding import DecodeSet
+from pointsman.sim.emission import Emission, StepResult
 from pointsman.sim.kv import BlockPool, CacheEvent, root_key
+from pointsman.sim.limits import check_length
 from pointsman.sim.line import WaitingLine
 from pointsman.sim.lora import AdapterSlots
 from pointsman.sim.profiles import EngineProfile
+from pointsman.sim.residency import Residency
 from pointsman.sim.sequence import Sequence, SimRequest, State
 from pointsman.sim.stats import EngineStats
-
-
-class Emission(msgspec.Struct, frozen=True):
-    """News of one request: it has ``outputs`` tokens by now; ``finished`` says why it ended, if it did."""
-
-    request_id: str
-    outputs: int
-    cached: int
-    """Prompt tokens that were found in the prefix cache."""
-    finished: str | None = None
-
-
-class StepResult(msgspec.Struct, frozen=True):
-    """What one step brought."""
-
-    emissions: list[Emission]
-    tokens: int
-    """Output tokens produced, reported or not."""
+from pointsman.sim.stretch import Stretch
 
 
 class Engine:
@@ -47,20 +34,27 @@ class Engine:
         profile: cost model and limits.
         max_loras: adapters that fit on the device at once.
         events: collect KV-cache events for :meth:`drain_events`.
+
+    Attributes:
+        pace: factor on the length of every step that begins from now on; 2 is half as fast.
     """
 
     def __init__(self, profile: EngineProfile, *, max_loras: int = 0, events: bool = False) -> None:
         self.profile = profile
+        self.pace = 1.0
         self.stats = EngineStats()
-        self.pool = BlockPool(profile.num_blocks, profile.block_size, events=events)
+        self.pool = BlockPool(profile.num_blocks, profile.block_size, events=events, cpu_blocks=profile.cpu_blocks)
+        self._residency = Residency(profile, self.pool)
         self.slots = AdapterSlots(max_loras)
         self._line = WaitingLine()
-        self._decoding = DecodeSet(profile.block_size)
+        self.decoding = DecodeSet(profile.block_size)
         self._sequences: dict[str, Sequence] = {}
         self._running: dict[Sequence, None] = {}  # in order of admission
         self._prefilling: dict[Sequence, None] = {}
         self._chunks: list[Sequence] = []
-        self._finished_at = 0.0
+        self._quiet = False
+        self.finished_at = 0.0
+        self._stretch = Stretch(self)
 
     @property
     def running(self) -> int:
@@ -78,16 +72,7 @@ class Engine:
         Raises:
             BadRequestError: if the request is empty, or longer than the model or the KV cache allows.
         """
-        if prompt_tokens < 1 or max_tokens < 1:
-            raise BadRequestError("a request needs at least one prompt token and one output token")
-        limit = self.max_length
-        if prompt_tokens + max_tokens > limit:
-            raise BadRequestError(
-                f"This model's maximum context length is {limit} tokens. However, you requested {max_tokens} output "
-                f"tokens and your prompt contains {prompt_tokens} input tokens, for a total of "
-                f"{prompt_tokens + max_tokens} tokens. Please reduce the length of the input prompt or the number of "
-                f"requested output tokens. (parameter=input_tokens, value={prompt_tokens})"
-            )
+        check_length(prompt_tokens, max_tokens, self.max_length)
 
     @property
     def max_length(self) -> int:
@@ -100,6 +85,7 @@ class Engine:
         Raises:
             BadRequestError: see :meth:`check`; also if the id is in use or no adapter fits on the device.
         """
+        assert not self._stretch.ahead, "cut the stretch first"
         self.check(len(request.tokens), request.max_tokens)
         if request.id in self._sequences:
             raise BadRequestError(f"request id {request.id} is in use")
@@ -112,6 +98,7 @@ class Engine:
 
     def abort(self, request_id: str) -> bool:
         """Drop a request wherever it is. False if it is not here (any more)."""
+        assert not self._stretch.ahead, "cut the stretch first"
         sequence = self._sequences.pop(request_id, None)
         if sequence is None:
             return False
@@ -128,31 +115,54 @@ class Engine:
         Returns:
             Its length in seconds, or None when there is nothing to do.
         """
-        preempted = self._grow()
-        decoding = self._decoding
+        preempted = self.grow()
+        decoding = self.decoding
         self._chunks = []
         budget = self.profile.max_batched_tokens - len(decoding)
-        cost = loading = 0.0
+        cost = extra = 0.0
         for sequence in self._prefilling:
             if budget <= 0:
                 break
             budget, cost = self._chunk(sequence, budget, cost)
         if len(self._line) and not preempted:
-            cost, loading = self._admit(now, budget, cost)
+            cost, extra = self._admit(now, budget, cost)
         if not self._chunks and not decoding.members:
             self._report_gauges(now)
             return None
-        return (loading + self.profile.step_ms(len(decoding), decoding.context, cost)) / 1e3
+        self._quiet = not (self._chunks or self._prefilling or preempted)
+        return self.pace * (extra + self.profile.step_ms(len(decoding), decoding.context, cost)) / 1e3
+
+    def stretch(self, end: float) -> float:
+        """Go on by itself after the step just begun, as long as nothing happens but one more token for everybody.
+
+        Until the returned time (:meth:`finish`) or :meth:`cut`, nothing may be submitted or aborted.
+
+        Args:
+            end: when the begun step ends.
+
+        Returns:
+            When the last planned step ends; ``end`` if there are no more.
+        """
+        return self._stretch.plan(end, quiet=self._quiet)
+
+    def settle(self, now: float) -> None:
+        """Apply the steps of a stretch that have ended by now, but never its last: counts and events are as of now."""
+        self._stretch.settle(now)
+
+    def cut(self, now: float) -> float:
+        """End a stretch with the step that is under way; when it ends."""
+        return self._stretch.cut(now)
 
     def finish(self, now: float) -> StepResult:
-        """Apply the step that was begun; it ends at ``now``."""
+        """Apply the step that was begun, or the whole stretch; it ends at ``now``."""
+        self._stretch.settle_all()
         stats = self.stats
-        produced = len(self._decoding)
-        ending, reporting = self._decoding.advance()
+        produced = len(self.decoding)
+        ending, reporting = self.decoding.advance()
         if produced:
-            stats.inter_token_latency.observe(now - self._finished_at, produced)
+            stats.inter_token_latency.observe(now - self.finished_at, produced)
         stats.iteration_tokens.observe(produced + sum(s.step_tokens for s in self._chunks))
-        self._finished_at = now
+        self.finished_at = now
         emissions = [Emission(s.request.id, s.sent, s.cached or 0) for s in reporting]
         emissions += [self._complete(sequence, now) for sequence in ending]
         for sequence in self._chunks:
@@ -165,14 +175,25 @@ class Engine:
         return StepResult(emissions, produced)
 
     def drain_events(self) -> list[CacheEvent]:
-        """KV-cache events since the last call."""
+        """KV-cache events since the last call, but for those of a stretch."""
         return self.pool.drain_events()
 
-    def _grow(self) -> bool:
+    def drain_batches(self, now: float) -> list[tuple[float, list[CacheEvent]]]:
+        """The same by step: when each step that brought some ended. Call after :meth:`settle` or :meth:`finish`.
+
+        Args:
+            now: when the step that :meth:`finish` applied ended; what the step under way brings is not told yet.
+        """
+        batches = self._stretch.drain()
+        if not self._stretch.ahead and (events := self.pool.drain_events()):
+            batches.append((now, events))
+        return batches
+
+    def grow(self) -> bool:
         """Give blocks to sequences that outgrow theirs. True: someone was preempted for it."""
         preempted = False
-        for sequence in self._decoding.outgrowing():
-            self._register(sequence, sequence.blocks)
+        for sequence in self.decoding.outgrowing():
+            self._residency.register(sequence, sequence.blocks)
             while not self.pool.grow(sequence.hold):
                 preempted = True
                 victim = next(reversed(self._running))
@@ -181,7 +202,7 @@ class Engine:
                     break
             else:
                 sequence.blocks += 1
-                self._decoding.grown(sequence)
+                self.decoding.grown(sequence)
         return preempted
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -195,8 +216,8 @@ class Engine:
     def _leave(self, sequence: Sequence) -> None:
         """Give up everything a running sequence has."""
         if sequence.state is State.DECODE:
-            self._decoding.leave(sequence)
-            sequence.last_token = self._finished_at
+            self.decoding.leave(sequence)
+            sequence.last_token = self.finished_at
         else:
             del self._prefilling[sequence]
         del self._running[sequence]
@@ -206,9 +227,9 @@ class Engine:
             self.slots.release(sequence.request.adapter)
 
     def _admit(self, now: float, budget: int, cost: float) -> tuple[float, float]:
-        """Let waiting sequences in; the step's prefill cost and the time to load adapters, both ms."""
+        """Let waiting sequences in; the step's prefill cost and the time to load adapters and blocks, both ms."""
         line, slots = self._line, self.slots
-        loading = 0.0
+        extra = 0.0
         if slots.freed:
             slots.freed = False
             line.recall()
@@ -217,26 +238,18 @@ class Engine:
             if adapter is not None and not slots.fits(adapter):
                 line.defer()
                 continue
-            if not self._take_blocks(sequence):
+            copying = self._residency.take(sequence)
+            if copying is None:
                 break
+            extra += copying
             line.pop()
             if adapter is not None and slots.acquire(adapter):
-                loading += self.profile.load_lora_ms
+                extra += self.profile.load_lora_ms
             sequence.state = State.PREFILL
             self._running[sequence] = self._prefilling[sequence] = None
             accounting.admitted(self.stats, sequence, sequence.computed, now)
             budget, cost = self._chunk(sequence, budget, cost)
-        return cost, loading
-
-    def _take_blocks(self, sequence: Sequence) -> bool:
-        size = self.profile.block_size
-        # The last token is always computed, or there would be nothing to sample from.
-        hits = self.pool.match(sequence.keys, (sequence.target - 1) // size)
-        blocks = -(-sequence.target // size)
-        if not self.pool.acquire(sequence.hold, sequence.keys[:hits], blocks - hits):
-            return False
-        sequence.blocks, sequence.registered, sequence.computed = blocks, hits, hits * size
-        return True
+        return cost, extra
 
     def _chunk(self, sequence: Sequence, budget: int, cost: float) -> tuple[int, float]:
         """Schedule as much of the prompt as the budget allows; what is left of it, and the step's cost so far."""
@@ -244,19 +257,9 @@ class Engine:
         cost += self.profile.chunk_ms(tokens, sequence.computed)
         sequence.computed += tokens
         sequence.step_tokens = tokens
-        self._register(sequence, sequence.computed // self.profile.block_size)
+        self._residency.register(sequence, sequence.computed // self.profile.block_size)
         self._chunks.append(sequence)
         return budget - tokens, cost
-
-    def _register(self, sequence: Sequence, blocks: int) -> None:
-        """The sequence's first ``blocks`` blocks are full: let others find them."""
-        first = sequence.registered
-        if blocks <= first:
-            return
-        keys = sequence.keys_up_to(blocks, self.profile.block_size)
-        parent = keys[first - 1] if first else None
-        self.pool.commit(sequence.hold, keys[first:], parent, first, sequence.origin)
-        sequence.registered = blocks
 
     def _start_decoding(self, sequence: Sequence, now: float, emissions: list[Emission]) -> None:
         """The prompt is computed: one token comes with it."""
@@ -274,11 +277,12 @@ class Engine:
             emissions.append(Emission(sequence.request.id, sequence.sent, sequence.cached or 0))
         del self._prefilling[sequence]
         sequence.state = State.DECODE
-        self._decoding.join(sequence)
+        self.decoding.join(sequence)
 
     def _complete(self, sequence: Sequence, now: float) -> Emission:
         # The last token was sampled, but its KV entry never computed.
-        self._register(sequence, (sequence.prompt + sequence.request.max_tokens - 1) // self.profile.block_size)
+        full = (sequence.prompt + sequence.request.max_tokens - 1) // self.profile.block_size
+        self._residency.register(sequence, full)
         self._leave(sequence)
         sequence.outputs = sequence.request.max_tokens
         sequence.state = State.GONE

@@ -50,16 +50,19 @@ _Wire = _Stored | _Removed | _Cleared
 
 
 def _wire(event: CacheEvent, block_size: int) -> Iterable[_Wire]:
-    if isinstance(event, BlocksStored):
+    if isinstance(event, BlocksStored) and not len(event.token_ids):
+        yield _Stored(event.keys, None, [], block_size, None, event.medium, None, [None] * len(event.keys))
+    elif isinstance(event, BlocksStored):
         rest: list[str] | None = [event.adapter] if event.adapter else None
         extra = [rest] * len(event.keys)
         if event.salt and event.parent is None:
             extra[0] = [*(rest or ()), event.salt]  # the salt seeds the first block only
         lora_id = 1 if event.adapter else None
-        yield _Stored(event.keys, event.parent, event.token_ids, block_size, lora_id, "GPU", event.adapter, extra)
+        tokens = list(event.token_ids)
+        yield _Stored(event.keys, event.parent, tokens, block_size, lora_id, event.medium, event.adapter, extra)
     elif isinstance(event, BlocksRemoved):
         for key in event.keys:
-            yield _Removed([key])
+            yield _Removed([key], event.medium)
     else:
         yield _Cleared()
 

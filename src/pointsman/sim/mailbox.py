@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pointsman.sim.engine import Emission
+from pointsman.sim.emission import Emission
 
 
 class Mailbox:

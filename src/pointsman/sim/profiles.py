@@ -11,14 +11,17 @@ A profile turns the contents of one engine step into milliseconds. The coefficie
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+import yaml
 
 from pointsman.errors import ConfigError
 
 DEFAULT_PROFILE = "qwen3-32b-2xh100"
 
 
-class EngineProfile(msgspec.Struct, frozen=True):
+class EngineProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The cost model and the limits of one engine. Times are milliseconds, lengths are tokens."""
 
     name: str
@@ -39,7 +42,7 @@ class EngineProfile(msgspec.Struct, frozen=True):
     decode_per_context_token: float
     """Added for every token of context of every decoding request: the KV cache is read."""
     interference: float
-    """Share of its own prefill cost that a chunk adds to a step it shares with decodes."""
+    """Share of a prefill-only step's cost that chunks add to a step they share with decodes."""
     step_floor: float
     """No step is shorter than this."""
     kv_tokens: int
@@ -49,11 +52,32 @@ class EngineProfile(msgspec.Struct, frozen=True):
     max_model_len: int = 40_960
     load_lora_ms: float = 50.0
     """Step time lost when an adapter is copied to the device. An assumption: about 1 GB over PCIe 5 at 20 GB/s."""
+    kv_bytes_per_token: int = 262_144
+    """Keys and values of one token over all devices, bytes."""
+    cpu_kv_tokens: int = 0
+    """Tokens that fit in a second tier in the host's memory; 0: there is none."""
+    cpu_gb_per_s: float = 20.0
+    """Copying back from that tier, 10^9 bytes per second, all devices together. An assumption: PCIe, not its peak."""
+    transfer_gb_per_s: float = 25.0
+    """Sending KV blocks to another engine, 10^9 bytes per second. An assumption: half of one 400 Gb/s network card."""
 
     @property
     def num_blocks(self) -> int:
         """KV blocks on the device."""
         return self.kv_tokens // self.block_size
+
+    @property
+    def cpu_blocks(self) -> int:
+        """KV blocks of the second tier."""
+        return self.cpu_kv_tokens // self.block_size
+
+    def restore_ms(self, blocks: int) -> float:
+        """Copying blocks from the host's memory to the device."""
+        return blocks * self.block_size * self.kv_bytes_per_token / (self.cpu_gb_per_s * 1e6)
+
+    def transfer_ms(self, tokens: int) -> float:
+        """Sending the keys and values of so many tokens from a prefill engine to a decode engine."""
+        return tokens * self.kv_bytes_per_token / (self.transfer_gb_per_s * 1e6)
 
     def chunk_ms(self, tokens: int, done: int) -> float:
         """Prefill cost of ``tokens`` more tokens of a prompt of which ``done`` are in the cache, computed or hit."""
@@ -70,7 +94,10 @@ class EngineProfile(msgspec.Struct, frozen=True):
         if not decodes:
             return max(self.step_floor, self.prefill_fixed + prefill)
         decode = self.decode_base + self.decode_per_request * decodes + self.decode_per_context_token * context
-        return max(self.step_floor, decode + self.interference * prefill)
+        if prefill:
+            # The fit to silicon takes the whole prefill of a prompt, its fixed part included.
+            decode += self.interference * (self.prefill_fixed + prefill)
+        return max(self.step_floor, decode)
 
 
 PROFILES = {
@@ -89,6 +116,7 @@ PROFILES = {
             interference=0.875,
             step_floor=14.1,
             kv_tokens=309_000,  # arithmetic: 262,144 B a token, 65.5 GB of weights; agrees with the silicon rows
+            kv_bytes_per_token=262_144,
         ),
         EngineProfile(
             name="llama-3.1-70b-4xh100",
@@ -103,6 +131,7 @@ PROFILES = {
             interference=0.875,  # as measured for Qwen3-32B
             step_floor=15.2,
             kv_tokens=464_000,  # arithmetic: 327,680 B a token, 141 GB of weights
+            kv_bytes_per_token=327_680,
             max_model_len=131_072,
         ),
         EngineProfile(
@@ -118,22 +147,44 @@ PROFILES = {
             interference=0.875,  # as measured for Qwen3-32B
             step_floor=6.6,
             kv_tokens=386_000,  # arithmetic: 147,456 B a token, 16.4 GB of weights
+            kv_bytes_per_token=147_456,
         ),
     )
 }
 
 
 def find_profile(name: str, *, kv_tokens: int | None = None) -> EngineProfile:
-    """The profile of that name, with another KV capacity if one is given.
+    """The profile of that name, or of that file, with another KV capacity if one is given.
 
     Raises:
-        ConfigError: if there is no such profile, or the capacity holds no block.
+        ConfigError: if there is no such profile, the file is none, or the capacity holds no block.
     """
     profile = PROFILES.get(name)
+    if profile is None and name.endswith((".yaml", ".yml", ".json")):
+        profile = load_profile(Path(name))
     if profile is None:
-        raise ConfigError(f"no engine profile named {name!r}", field="profile", hint=f"one of {', '.join(PROFILES)}")
+        hint = f"one of {', '.join(PROFILES)}, or a file that pointsman calibrate wrote"
+        raise ConfigError(f"no engine profile named {name!r}", field="profile", hint=hint)
     if kv_tokens is None:
         return profile
     if kv_tokens < profile.block_size:
         raise ConfigError(f"{kv_tokens} tokens of KV cache hold no block of {profile.block_size}", field="kv_tokens")
     return msgspec.structs.replace(profile, kv_tokens=kv_tokens)
+
+
+def load_profile(path: Path) -> EngineProfile:
+    """A profile from a YAML or JSON file.
+
+    Raises:
+        ConfigError: if the file cannot be read or is no profile, naming the field.
+    """
+    try:
+        profile = msgspec.convert(yaml.safe_load(path.read_text("utf-8")), EngineProfile)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the profile: {error}", source=str(path), field="profile") from error
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ConfigError(f"no engine profile: {error}", source=str(path), field="profile") from error
+    lowest = min(profile.block_size, profile.max_num_seqs, profile.max_batched_tokens, profile.max_model_len)
+    if lowest < 1 or profile.num_blocks < 1 or profile.decode_base <= 0:
+        raise ConfigError("sizes and decode_base must be above 0", source=str(path), field="profile")
+    return profile

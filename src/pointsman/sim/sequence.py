@@ -22,6 +22,8 @@ class SimRequest(msgspec.Struct, frozen=True):
     salt: str = ""
     interval: int = 1
     """Report the first token, then every so many; 0: report only the end. The end is always reported."""
+    received: int = 0
+    """Prompt tokens whose keys and values another engine has computed and sent (prefill and decode apart)."""
 
 
 class State(Enum):
@@ -93,18 +95,18 @@ class Sequence:
         self.last_token = -1.0
         self.finish_tick = self.grow_tick = self.report_tick = -1
 
-    def ids(self, start: int, stop: int) -> list[int]:
+    def ids(self, start: int, stop: int) -> array[int]:
         """Token ids of prompt and answer, from ``start`` to ``stop``."""
         prompt = self.prompt
         if stop <= prompt:
-            return self.request.tokens[start:stop].tolist()
+            return self.request.tokens[start:stop]
         answer = answer_ids(self.answer, max(0, start - prompt), stop - prompt)
-        return self.request.tokens[start:].tolist() + answer if start < prompt else answer
+        return self.request.tokens[start:] + answer if start < prompt else answer
 
-    def keys_up_to(self, blocks: int, block_size: int) -> list[int]:
-        """Keys of the first ``blocks`` blocks; those of generated tokens are made when first asked for."""
+    def keys_from(self, first: int, blocks: int, block_size: int) -> list[int]:
+        """Keys of blocks ``first`` to ``blocks``; those of generated tokens are made when first asked for."""
         known = len(self.keys)
         if known < blocks:
-            tokens = array("I", self.ids(known * block_size, blocks * block_size))
+            tokens = self.ids(known * block_size, blocks * block_size)
             self.keys += block_keys(tokens, self.keys[-1] if known else self.root, block_size)
-        return self.keys[:blocks]
+        return self.keys[first:blocks]

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from pointsman.errors import BadRequestError, StartupError
 from pointsman.sim.driver import EngineDriver
-from pointsman.sim.engine import Emission, Engine
+from pointsman.sim.emission import Emission
+from pointsman.sim.engine import Engine
 from pointsman.sim.events import EventPublisher
 from pointsman.sim.kv import CacheEvent
 from pointsman.sim.mailbox import Mailbox

@@ -38,6 +38,16 @@ class Histogram:
         self.sum += value * times
         self.count += times
 
+    def observe_between(self, low: float, high: float, total: float, times: int) -> bool:
+        """Take ``times`` values from ``low`` to ``high`` that sum up to ``total``. False: not all in one bucket."""
+        bucket = bisect_left(self.bounds, low)
+        if bucket != bisect_left(self.bounds, high):
+            return False
+        self.counts[bucket] += times
+        self.sum += total
+        self.count += times
+        return True
+
 
 class EngineStats:
     """Counters, gauges and histograms of one engine, named after vLLM's metrics.

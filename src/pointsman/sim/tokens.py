@@ -93,9 +93,9 @@ def answer_offset(prompt: array[int]) -> int:
     return xxh3_64_intdigest(memoryview(prompt).cast("B")) % ANSWER_TOKENS
 
 
-def answer_ids(offset: int, start: int, stop: int) -> list[int]:
+def answer_ids(offset: int, start: int, stop: int) -> array[int]:
     """Ids of output tokens ``start`` to ``stop`` of the answer that begins at ``offset`` of the fixed text."""
-    ids: list[int] = []
+    ids = array("I")
     while start < stop:
         at = (offset + start) % ANSWER_TOKENS
         count = min(stop - start, ANSWER_TOKENS)
