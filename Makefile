@@ -1,4 +1,5 @@
-# Everything a newcomer needs. Each target makes .venv by itself; nothing else has to be installed.
+# Everything a newcomer needs. Each target makes .venv by itself; nothing else has to be installed,
+# but that the tests want redis-server (Debian: apt-get install redis-server).
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -46,7 +47,7 @@ $(VLLM_STAMP):
 	@touch $@
 
 e2e-vllm: $(STAMP) $(VLLM_STAMP)  ## against two real vLLM servers on CPU (installs 3.5 GB into .venv-vllm; see docs/real-vllm.md)
-	$(PYTEST) tests/e2e/test_real_vllm.py -m vllm -s
+	$(PYTEST) tests/e2e -m vllm -s
 
 bench: $(STAMP)  ## every measurement behind a claim
 	@for f in bench/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done

@@ -8,7 +8,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pointsman.api.endpoint import MODEL_LABEL, NO_LOAD, Endpoint, EndpointId, EndpointMetrics, InflightLoad, LoraState
+from pointsman.api.endpoint import (
+    MODEL_LABEL,
+    NO_GROWTH,
+    NO_LOAD,
+    Endpoint,
+    EndpointId,
+    EndpointMetrics,
+    Growth,
+    InflightLoad,
+    LoraState,
+)
 from pointsman.api.request import BYTES_PER_TOKEN, InferenceRequest
 from pointsman.api.result import (
     EndCause,
@@ -35,7 +45,12 @@ def make_endpoint(
     lora: LoraState | None = None,
     **metrics: Any,
 ) -> Endpoint:
-    """Endpoint ``default/pod-<slot>`` at 10.0.0.<slot>:8000; keywords are fields of its metrics."""
+    """Endpoint ``default/pod-<slot>`` at 10.0.0.<slot>:8000; keywords are fields of its metrics.
+
+    Given any, they were read at 100 s, when the clock of :func:`make_handle` stands still.
+    """
+    if metrics:
+        metrics.setdefault("updated", 100.0)
     all_labels = dict(labels or {}) | ({MODEL_LABEL: model} if model else {})
     return Endpoint(
         id=EndpointId(f"default/pod-{slot}"),
@@ -62,18 +77,25 @@ def make_request(prompt: bytes | str = b"", **fields: Any) -> InferenceRequest:
 class FixedLoads:
     """A ledger that says what it was told, by endpoint id or by slot of a built endpoint."""
 
-    def __init__(self, loads: Mapping[int | str, InflightLoad] | None = None) -> None:
+    def __init__(
+        self, loads: Mapping[int | str, InflightLoad] | None = None, growths: Mapping[int, Growth] | None = None
+    ) -> None:
         self.loads = {
             f"default/pod-{key}" if isinstance(key, int) else key: load for key, load in (loads or {}).items()
         }
+        self.growths = {f"default/pod-{slot}": growth for slot, growth in (growths or {}).items()}
 
     def load(self, endpoint: EndpointId) -> InflightLoad:
         return self.loads.get(endpoint, NO_LOAD)
+
+    def since(self, endpoint: EndpointId, moment: float) -> Growth:
+        return self.growths.get(endpoint, NO_GROWTH)
 
 
 def make_handle(
     loads: Mapping[int | str, InflightLoad] | None = None,
     *,
+    growths: Mapping[int, Growth] | None = None,
     clock: Clock | None = None,
     seed: int = 0,
     cost: CostModel | None = None,
@@ -82,7 +104,7 @@ def make_handle(
     return Handle(
         clock=clock or ManualClock(100.0),
         rng=Random(seed),
-        inflight=FixedLoads(loads),
+        inflight=FixedLoads(loads, growths),
         cost=cost or LATENCY_PROFILES[DEFAULT_PROFILE],
     )
 

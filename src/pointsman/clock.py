@@ -68,3 +68,13 @@ class ManualClock:
         if seconds < 0:
             raise ValueError("time does not run backwards")
         self._now += seconds
+
+    def move_to(self, now: float) -> None:
+        """Move forward to ``now``, exactly; sums of steps would not be.
+
+        Raises:
+            ValueError: if that is in the past.
+        """
+        if now < self._now:
+            raise ValueError("time does not run backwards")
+        self._now = now

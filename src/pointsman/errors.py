@@ -74,6 +74,13 @@ class ConfigErrors(ConfigError):  # noqa: N818 - it is several
         return ConfigErrors([error.at(source, line, field) for error in self.errors])
 
 
+class TraceError(ConfigError):
+    """A recorded workload that cannot be read: which file, line and field, and what was expected there."""
+
+    reason = "trace"
+    code = "TraceError"
+
+
 class PluginError(PointsmanError):
     """A plugin broke its contract: wrong length, an endpoint it was not given, a key it did not declare."""
 

@@ -183,7 +183,10 @@ def test_pods_may_connect_to_us(name: str, free_port: int) -> None:
                     await socket.send_multipart([f"kv@{name}@m".encode(), bytes(8), payload])
                     await asyncio.sleep(0.02)
             await rig.until(lambda: rig.feed.fleet.confidence(rig.endpoint.id) == 1.0)
+            # It is given work, and nothing comes: within seconds it is not believed any more.
             endpoint = rig.endpoint
+            rig.feed.fleet.expect(endpoint.id)
+            await rig.until(lambda: rig.feed.fleet.confidence(endpoint.id) == 0.0)
             rig.datastore.set_endpoints([])
             assert rig.feed.fleet.describe(endpoint) is None or rig.feed.fleet.index.memory_blocks(0) == 0
         finally:

@@ -6,11 +6,12 @@ import pytest
 from tests.builders import make_endpoints, make_handle, make_request, make_state
 from tests.framework.stubs import Witness
 
-from pointsman.app.plans import PlanKeeper, build_plan
+from pointsman.app.plans import PlanKeeper
 from pointsman.errors import ConfigError, ConfigErrors
 from pointsman.framework.loader import preset_names
 from pointsman.framework.plan import Plan
 from pointsman.latency.model import LATENCY_PROFILES
+from pointsman.requestcontrol.planning import build_plan
 
 PRODUCER = "approx-prefix-cache-producer"
 CONFIG = """\
@@ -80,7 +81,7 @@ class TestBuildPlan:
             build_plan(str(desk.config), make_handle())
         assert str(caught.value) == (
             f"{desk.config}:9: latencyProfile: unknown latency profile 'abacus' "
-            f"(one of {', '.join(sorted(LATENCY_PROFILES))})"
+            f"(one of {', '.join(sorted(LATENCY_PROFILES))}, or a file that pointsman calibrate wrote)"
         )
 
     def test_a_keeper_of_a_bad_file_does_not_start(self, tmp_path: Path) -> None:
@@ -200,3 +201,16 @@ class TestWatching:
         assert desk.keeper.files() == [desk.config, broken]
         broken.write_text(PLUGIN)
         assert desk.keeper.reload()
+
+    def test_the_shadow_s_file_belongs_to_them_also_when_it_was_refused(self, desk: Desk, tmp_path: Path) -> None:
+        shadow = tmp_path / "shadow.yaml"
+        shadow.write_text("scorers: [{type: no-such}]")
+        desk.config.write_text(CONFIG + "shadow: shadow.yaml\n")
+        assert not desk.keeper.reload()
+        assert desk.keeper.files() == [desk.config, shadow]
+        shadow.write_text("scorers: [{type: queue-scorer}]")
+        assert desk.keeper.reload()
+        assert desk.keeper.files() == [desk.config, shadow]
+        desk.config.write_text(CONFIG + "shadow: round-robin\n")
+        assert desk.keeper.reload()
+        assert desk.keeper.files() == [desk.config]

@@ -159,6 +159,8 @@ def test_brackets_in_a_name_are_shown_as_they_are(
         (("envoy-config", "--eds", "--eds-path", "/x.json"), ["give endpoints"]),
         (("envoy-config", "--endpoint", "not a url"), ["--endpoint"]),
         (("envoy-config", "--endpoints-file", "no-such.yaml"), ["no-such.yaml"]),
+        (("epp", "--endpoint", "http://127.0.0.1:1", "--kv-snapshot", "no/such/file"), ["--kv-snapshot", "no folder"]),
+        (("up", "--endpoint", "http://127.0.0.1:1", "--kv-snapshot", "."), ["--kv-snapshot", "is a folder"]),
         (("up", "--config", "breif"), ["did you mean the preset", "brief"]),
     ],
 )

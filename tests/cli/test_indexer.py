@@ -35,8 +35,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["--snapshot-period", "nan"], "--snapshot-period"),
         (["--snapshot", "/nowhere/at/all"], "--snapshot"),
         (["--bind", "5555"], "--bind"),
+        (["--shared", "http://cache"], r"--shared: .*redis://HOST:6379/0"),
+        (["--scope", ""], "--scope"),
         (["--endpoint", "http://127.0.0.1:1", "--endpoints-file", "x"], "endpoints"),
         (["--endpoint", "ftp://127.0.0.1"], "--endpoint"),
+        (["--tokenizer", "/nowhere/at/all"], "--tokenizer"),
+        (["--tokenize-url", "10.0.0.1:8000"], "--tokenize-url"),
+        (["--tokenize-budget-ms", "nan"], "--tokenize-budget-ms"),
     ],
 )
 def test_bad_flags(words: list[str], said: str) -> None:

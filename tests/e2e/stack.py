@@ -86,6 +86,7 @@ class Stack:
         await asyncio.gather(*(pod.start() for pod in self.pods))
         self.write_endpoints(self.pods)
         defaults: dict[str, Any] = {
+            "endpoints": EndpointOptions(file=self.file),
             "port": 0,
             "admin_port": 0,
             "round_robin_port": 0,
@@ -94,7 +95,7 @@ class Stack:
             "drain": 2.0,
             "concurrency": 1,
         }
-        self.up = Up(UpOptions(endpoints=EndpointOptions(file=self.file), **{**defaults, **self._options}))
+        self.up = Up(UpOptions(**{**defaults, **self._options}))
         await self.up.start()
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 

@@ -234,7 +234,9 @@ def test_a_user_plugin_is_loaded_and_reloaded_and_its_exception_costs_only_its_s
             await until(lambda: goes_to("pod-2"))
             (tmp_path / "tier.py").write_text(PLUGIN.format(body='raise RuntimeError("oops")'))
             await until(lambda: goes_to("pod-0", "pod-1", "pod-2"))
-            assert await stack.metric("pointsman_plugin_errors_total") >= 6
+            before = await stack.metric("pointsman_plugin_errors_total")
+            assert await goes_to("pod-0", "pod-1", "pod-2")
+            assert await stack.metric("pointsman_plugin_errors_total") == before + 6
             before = await stack.metric("pointsman_config_loads_total")
             (tmp_path / "policy.yaml").write_text(CONFIG.replace("weight: 1", "weight: -1"))
 

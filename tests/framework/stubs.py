@@ -106,7 +106,7 @@ class StubHandler(ProfileHandler[Params]):
         super().__init__(Params(), make_handle(), name)
         self.answer = answer or _first
 
-    def handle_profiles(self, request: InferenceRequest, profiles: Sequence[str], run: Run) -> Any:
+    def handle_profiles(self, request: InferenceRequest, profiles: Sequence[str], run: Run, state: CycleState) -> Any:
         return self.answer(profiles, run)
 
 

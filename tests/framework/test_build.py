@@ -113,7 +113,7 @@ class MyCost(CostScorer[Params]):
 
 @register("both-profiles")
 class BothProfiles(ProfileHandler[Params]):
-    def handle_profiles(self, request: Any, profiles: Sequence[str], run: Any) -> SchedulingResult:
+    def handle_profiles(self, request: Any, profiles: Sequence[str], run: Any, state: CycleState) -> SchedulingResult:
         return SchedulingResult(profiles[-1], {name: run(name) for name in profiles})
 
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from tests.builders import make_handle
 
 from pointsman.api.config import EndpointPickerConfig, ShortConfig
-from pointsman.app.plans import build_plan
 from pointsman.errors import ConfigError
 from pointsman.framework.build import Builder
 from pointsman.framework.loader import load_config, preset_names, read_source
 from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.registry import installed_plugins
+from pointsman.requestcontrol.planning import build_plan
 
 HANDLE = make_handle()
 REGISTRY = installed_plugins()
@@ -42,6 +42,7 @@ WRONG: dict[str, list[str]] = {
 
 ONE = "plugins: [{type: queue-scorer%s}]"
 PROFILE = "plugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer%s}]}]"
+PROMETHEUS = "prometheus: {url: 'http://p', %s}"
 FIELDS = [
     ("apiVersion: %s", "string"),
     ("kind: %s", "string"),
@@ -70,10 +71,25 @@ FIELDS = [
     ("saturationDetector: %s", "mapping"),
     ("parser: %s", "reference"),
     ("pluginPaths: %s", "strings"),
+    ("prometheus: %s", "mapping"),
+    ("scorers: []\nprometheus: {url: %s}", "name"),
+    (PROMETHEUS % "periodSeconds: %s", "number"),
+    (PROMETHEUS % "deadlineSeconds: %s", "number"),
+    (PROMETHEUS % "maxAgeSeconds: %s", "number"),
+    (PROMETHEUS % "selector: %s", "string"),
+    (PROMETHEUS % "window: %s", "name"),
+    (PROMETHEUS % "queries: %s", "mapping"),
+    (PROMETHEUS % "queries: {waiting: %s}", "string"),
+    (PROMETHEUS % "bearerTokenFile: %s", "name"),
+    (PROMETHEUS % "passwordFile: p, username: %s", "name"),
+    (PROMETHEUS % "username: u, passwordFile: %s", "name"),
+    (PROMETHEUS % "caFile: %s", "name"),
     ("fallback: %s", "string"),
     ("latencyProfile: %s", "name"),
     ("observeShare: %s", "number"),
     ("pickBudget: %s", "number"),
+    ("shadow: %s", "name"),
+    ("shadowShare: %s", "number"),
     ("filters: %s", "list"),
     ("scorers: %s", "list"),
     ("scorers: [{type: %s}]", "name"),

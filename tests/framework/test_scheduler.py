@@ -17,10 +17,12 @@ from tests.framework.stubs import (
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.result import ProfileRunResult, SchedulingResult
-from pointsman.errors import NoEndpointsError, SaturatedError
+from pointsman.errors import BadRequestError, NoEndpointsError, SaturatedError
+from pointsman.framework.keys import PEER_ENDPOINT_KEY
 from pointsman.framework.plugin import Filter
 from pointsman.framework.profile import SchedulingProfile, WeightedScorer
 from pointsman.framework.scheduler import Fallback, Scheduler
+from pointsman.framework.state import CycleState
 
 PODS = make_endpoints(4)
 
@@ -157,3 +159,38 @@ def test_round_robin_of_last_resort() -> None:
     assert [slots(result.targets) for result in results] == [[0, 1], [1, 0], [0, 1]]
     assert [result.profiles[result.primary].fallback for result in results] == ["why"] * 3
     assert bench.seen.fallbacks == ["why"] * 3
+
+
+def test_a_handler_may_refuse() -> None:
+    def refuse(profiles: Sequence[str], run: Any) -> SchedulingResult:
+        raise BadRequestError("not like this")
+
+    bench = Bench(handler=StubHandler(refuse))
+    with pytest.raises(BadRequestError, match="not like this"):
+        bench.schedule()
+    assert bench.seen.failed == []
+
+
+def test_a_later_profile_sees_what_the_one_before_chose() -> None:
+    seen: list[Endpoint | None] = []
+
+    class Looking(StubFilter):
+        def filter(self, request: Any, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[Endpoint]:
+            seen.append(state.get(PEER_ENDPOINT_KEY))
+            return endpoints
+
+    handler = StubHandler(lambda profiles, run: SchedulingResult(profiles[0], {name: run(name) for name in profiles}))
+    Bench(Looking(list), handler=handler, profiles=["one", "two"]).schedule()
+    assert seen == [None, PODS[3]]
+
+
+@pytest.mark.parametrize("profile", ["two", "three"])
+def test_a_stage_needs_an_endpoint(profile: str) -> None:
+    def stage(profiles: Sequence[str], run: Any) -> SchedulingResult:
+        results = {"one": run("one"), "two": ProfileRunResult("two", ())}
+        return SchedulingResult("one", results, {"prefill": profile})
+
+    bench = Bench(handler=StubHandler(stage), profiles=["one", "two"])
+    result = bench.schedule()
+    assert (result.primary, result.prefiller) == ("one", None)
+    assert bench.seen.failed == [("handler", "handle-profiles")]

@@ -25,8 +25,14 @@ NAMES = {
     "pointsman_fallbacks_total": "counter",
     "pointsman_capacity_short_total": "counter",
     "pointsman_degraded_total": "counter",
+    "pointsman_shadow_decisions_total": "counter",
+    "pointsman_shadow_differences_total": "counter",
+    "pointsman_shadow_predicted_gain_total": "counter",
+    "pointsman_records_total": "counter",
     "pointsman_plugin_errors_total": "counter",
     "pointsman_plugin_duration_seconds": "histogram",
+    "pointsman_plugin_stat_total": "counter",
+    "pointsman_tokenized_prompts_total": "counter",
     "pointsman_request_outcomes_total": "counter",
     "pointsman_ttft_seconds": "histogram",
     "pointsman_prefix_parity_tokens_total": "counter",
@@ -34,6 +40,12 @@ NAMES = {
     "kv_cache_lookup_total": "counter",
     "kv_cache_hit_total": "counter",
     "pointsman_scrapes_total": "counter",
+    "pointsman_scrape_outcomes_total": "counter",
+    "pointsman_scrape_duration_seconds": "histogram",
+    "pointsman_scrape_bytes_total": "counter",
+    "pointsman_prometheus_rounds_total": "counter",
+    "pointsman_prometheus_endpoints": "gauge",
+    "pointsman_discovery_reads_total": "counter",
     "pointsman_endpoints": "gauge",
     "pointsman_requests_in_flight": "gauge",
     "pointsman_config_loads_total": "counter",
@@ -88,6 +100,15 @@ REPORTS: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.degraded("budget"), "pointsman_degraded_total", {"kind": "budget"}, 1),
     (lambda o: o.scraped("default/pod-0", ok=True), "pointsman_scrapes_total", {"result": "ok"}, 1),
     (lambda o: o.scraped("default/pod-0", ok=False), "pointsman_scrapes_total", {"result": "failed"}, 1),
+    (lambda o: o.gauges_asked("late"), "pointsman_prometheus_rounds_total", {"result": "late"}, 1),
+    (lambda o: o.gauges_fed(7, 2), "pointsman_prometheus_endpoints", {"state": "prometheus"}, 7),
+    (lambda o: o.gauges_fed(7, 2), "pointsman_prometheus_endpoints", {"state": "direct"}, 2),
+    (
+        lambda o: o.discovered("dns", "failed"),
+        "pointsman_discovery_reads_total",
+        {"source": "dns", "result": "failed"},
+        1,
+    ),
     (lambda o: o.endpoints(8, 5), "pointsman_endpoints", {"state": "known"}, 8),
     (lambda o: o.endpoints(8, 5), "pointsman_endpoints", {"state": "healthy"}, 5),
     (lambda o: o.config_loaded(ok=True), "pointsman_config_loads_total", {"result": "ok"}, 1),
@@ -103,7 +124,7 @@ def test_a_report_becomes_a_sample(
     report(metrics)
     assert sample(metrics, name, **labels) == value
     report(metrics)
-    assert sample(metrics, name, **labels) == (value if name == "pointsman_endpoints" else 2 * value)
+    assert sample(metrics, name, **labels) == (value if name.endswith("_endpoints") else 2 * value)
 
 
 @pytest.mark.parametrize("method", [name for name in vars(Observer) if not name.startswith("_")])

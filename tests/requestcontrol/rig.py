@@ -14,7 +14,6 @@ from tests.builders import make_endpoints
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import RequestHead
-from pointsman.app.plans import build_plan
 from pointsman.clock import ManualClock
 from pointsman.framework.plugin import Handle
 from pointsman.framework.watchdog import Watchdog
@@ -23,6 +22,7 @@ from pointsman.observability.metrics import Metrics
 from pointsman.requestcontrol.director import Director
 from pointsman.requestcontrol.exchange import Exchange, is_pending
 from pointsman.requestcontrol.ledger import Ledger
+from pointsman.requestcontrol.planning import build_plan
 
 CHAT = "/v1/chat/completions"
 
@@ -49,6 +49,9 @@ class Rig:
         )
 
     def snapshot(self) -> tuple[Endpoint, ...]:
+        return self.endpoints
+
+    def all(self) -> tuple[Endpoint, ...]:
         return self.endpoints
 
     def _ended(self, endpoint: Endpoint, status: int | None) -> None:

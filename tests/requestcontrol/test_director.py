@@ -17,7 +17,6 @@ from tests.requestcontrol.rig import CHAT, Rig, chosen, write_config
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest, RequestHead
 from pointsman.api.result import EndCause, SchedulingResult
-from pointsman.app.plans import build_plan
 from pointsman.errors import (
     AdmissionDeniedError,
     BadRequestError,
@@ -30,6 +29,7 @@ from pointsman.errors import (
 from pointsman.framework.loader import preset_names
 from pointsman.framework.scheduler import Scheduler
 from pointsman.framework.state import CycleState
+from pointsman.requestcontrol.planning import build_plan
 
 LONG = "Once upon a time there was a signal box. " * 200  # 8,200 bytes: 2,000 tokens and more
 

@@ -79,14 +79,59 @@ class RequestHandlerConfig(_Strict, frozen=True):
     propagate_priority: bool = False
 
 
+GaugeName = Literal[
+    "waiting", "running", "kvUsage", "sampledAt", "ttftP50", "ttftP95", "ttftCount", "itlP50", "itlP95", "itlCount"
+]
+
+
+class PrometheusConfig(_Strict, frozen=True):
+    """Engine gauges by PromQL, from a Prometheus that scrapes the engines anyway.
+
+    ``queries`` replaces single queries of the defaults, which are vLLM's; an empty text leaves a quantity out. See
+    docs/prometheus-source.md for placeholders and for how answers are matched to endpoints.
+    """
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+    """Up to what comes before ``/api/v1/query``."""
+    period_seconds: Annotated[float, Meta(ge=0.1, le=600)] = 5.0
+    """Between the beginnings of two rounds of questions."""
+    deadline_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 2.0
+    """For a round in all."""
+    max_age_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    """Samples older than that count for nothing; the endpoint is read directly then."""
+    selector: Annotated[str, Meta(max_length=2000)] = ""
+    """Matchers for the default queries, such as ``job="vllm", namespace="llm"``."""
+    window: Annotated[str, Meta(pattern=r"^([0-9]+(ms|[smhd]))+$")] = "1m"
+    """Behind quantiles of latencies; at least two of Prometheus's scrape intervals."""
+    queries: dict[GaugeName, Annotated[str, Meta(max_length=10_000)]] = {}
+    bearer_token_file: Name | None = None
+    """Read anew each round."""
+    username: Name | None = None
+    password_file: Name | None = None
+    ca_file: Name | None = None
+    """Certificates to trust, PEM, instead of the system's."""
+
+    def __post_init__(self) -> None:
+        if not self.queries.get("sampledAt", "-").strip():
+            raise ValueError("queries.sampledAt cannot be left out: without it nobody knows how old the gauges are")
+        if self.username is not None and self.bearer_token_file is not None:
+            raise ValueError("username and bearerTokenFile are both given; keep one of them")
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and passwordFile go together")
+
+
 class EndpointPickerConfig(_Strict, frozen=True):
     """The whole configuration.
 
     Fields beyond llm-d's: ``pluginPaths`` (Python files with your own plugins, relative to the configuration file),
+    ``prometheus`` (engine gauges by PromQL; see docs/prometheus-source.md),
     ``fallback`` (what happens when the filters leave no endpoint), ``latencyProfile`` (engine coefficients behind every
-    estimate in milliseconds), ``observeShare`` (share of responses looked at for first token and usage),
+    estimate in milliseconds: a name, or a file that ``pointsman calibrate`` wrote, relative to this one),
+    ``latencyFit`` (whether they are fitted to the answers looked at), ``observeShare`` (share of responses looked at for first token and usage),
     ``pickBudget`` (milliseconds after which scorers still to come are left out, and a plugin that is still busy is cut
-    off).
+    off), ``shadow`` (a second configuration that looks at every decision and never acts: one of the profiles, a file
+    relative to this one, or a preset; ``preset:NAME`` is always the preset) and ``shadowShare`` (share of decisions it
+    looks at).
     """
 
     api_version: str = "llm-d.ai/v1alpha1"
@@ -101,10 +146,14 @@ class EndpointPickerConfig(_Strict, frozen=True):
     saturation_detector: dict[str, Any] | None = None
     parser: PluginRef | None = None
     plugin_paths: list[Name] = []
+    prometheus: PrometheusConfig | None = None
     fallback: FallbackMode = "round-robin"
     latency_profile: Name = "qwen3-32b-2xh100"
+    latency_fit: bool = True
     observe_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 150.0
+    shadow: Name | None = None
+    shadow_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 class SelectionConfig(_Strict, frozen=True):
@@ -122,7 +171,11 @@ class ShortConfig(_Strict, frozen=True):
     scorers: list[dict[str, Any]] = []
     selection: SelectionConfig = SelectionConfig()
     plugin_paths: list[Name] = []
+    prometheus: PrometheusConfig | None = None
     fallback: FallbackMode = "round-robin"
     latency_profile: Name = "qwen3-32b-2xh100"
+    latency_fit: bool = True
     observe_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 150.0
+    shadow: Name | None = None
+    shadow_share: Annotated[float, Meta(ge=0, le=1)] = 1.0

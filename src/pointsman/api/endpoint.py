@@ -28,6 +28,15 @@ class LoraState(msgspec.Struct, frozen=True):
         return adapter in self.running or adapter in self.waiting or adapter in self.available
 
 
+class Quantiles(msgspec.Struct, frozen=True):
+    """Of one latency over the last while, in seconds."""
+
+    p50: float
+    p95: float
+    count: int
+    """Observations behind them."""
+
+
 class EndpointMetrics(msgspec.Struct, frozen=True):
     """Gauges an engine reports, and when. ``updated`` is in seconds of the picker's clock, -inf when never."""
 
@@ -46,7 +55,19 @@ class EndpointMetrics(msgspec.Struct, frozen=True):
     """Of them, tokens found."""
     models: frozenset[str] = frozenset()
     """Base models the server answers for (``/v1/models``)."""
+    engine: str = ""
+    """Which engine wrote the page, ``""`` while nobody knows."""
+    ranks: int = 1
+    """Data-parallel ranks behind the port; counts are their sums, ``kv_usage`` their mean."""
+    ttft: Quantiles | None = None
+    """Time to first token as the engine measured it, from the growth of its histogram."""
+    itl: Quantiles | None = None
+    """Time between two output tokens, ditto."""
+    source: str = ""
+    """Where the gauges came from last: ``scrape``, ``promql``, ``orca``, ``loads``; ``""`` for never."""
     updated: float = -math.inf
+    good_for: float = 2.0
+    """Seconds after ``updated`` for which the gauges count as fresh: three periods of their source, at least 2."""
 
     def age(self, now: float) -> float:
         """Seconds since the last successful reading; inf when there was none."""
@@ -95,3 +116,21 @@ class InflightLoad(msgspec.Struct):
 
 
 NO_LOAD = InflightLoad()
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """How an endpoint's work has changed since a moment, from our own ledger."""
+
+    pending: int = 0
+    """Requests picked since and still in flight, whose prefill is not known or believed to have ended."""
+    decoding: int = 0
+    """Requests picked since and still in flight, believed to be producing tokens."""
+    tokens: int = 0
+    """Uncached prompt tokens of both."""
+    ended: int = 0
+    """Requests in flight at that moment that have ended since."""
+    ended_tokens: int = 0
+    """Their uncached prompt tokens."""
+
+
+NO_GROWTH = Growth()

@@ -25,6 +25,26 @@ class CandidateRecord(msgspec.Struct, frozen=True):
     """Age of the scraped gauges at the decision; None when never scraped."""
 
 
+class ShadowRecord(msgspec.Struct, frozen=True, gc=False):
+    """What a second configuration would have done with the same request.
+
+    Attributes:
+        chosen: endpoint that it would have chosen.
+        hostport: of that endpoint.
+        gain: by how much it rates its choice above the one made, in ``unit``; milliseconds it expects to save, or
+            score; 0 when both are the same, or when it does not rate the one made.
+        unit: ``"ms"`` or ``"score"``.
+        reason: why it differs: the scorer that says so loudest, ``tie``, ``filtered`` (a filter of its own drops the
+            one made) or a fallback's name; ``""`` when it does not.
+    """
+
+    chosen: str
+    hostport: str
+    gain: float
+    unit: str
+    reason: str = ""
+
+
 class DecisionRecord(msgspec.Struct, kw_only=True, gc=False):
     """Why a request went where it went; the outcome is filled in when the request ends.
 
@@ -57,6 +77,8 @@ class DecisionRecord(msgspec.Struct, kw_only=True, gc=False):
     """The picker's clock at the decision, seconds."""
     result: SchedulingResult | None = None
     """What the scheduler found; left out of :meth:`view`, which shows it in words."""
+    shadow: ShadowRecord | None = None
+    """What the configuration's ``shadow`` would have done; None when none ran."""
 
     def candidates(self) -> list[CandidateRecord]:
         """Every endpoint that passed the filters, with its terms, best first."""
@@ -95,6 +117,7 @@ class DecisionRecord(msgspec.Struct, kw_only=True, gc=False):
         """The record as plain data for JSON: no prompt text, no headers."""
         data: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__ if name != "result"}
         data |= {"ties": self.ties(), "margin": self.margin(), "dropped": self.dropped()}
+        data["shadow"] = msgspec.to_builtins(self.shadow)
         data["candidates"] = [msgspec.to_builtins(row) for row in self.candidates()]
         return data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -67,7 +67,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     path: str = "/"
     prompt: bytes = b""
     prompt_tokens: int = 0
-    token_ids: tuple[int, ...] | None = None
+    token_ids: Sequence[int] | None = None
     max_tokens: int | None = None
     stream: bool = False
     cache_salt: str = ""

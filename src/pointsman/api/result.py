@@ -64,10 +64,18 @@ class ProfileRunResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class SchedulingResult(msgspec.Struct, frozen=True, gc=False):
-    """All profiles that ran; the primary one names the endpoint that gets the request."""
+    """All profiles that ran; the primary one names the endpoint that gets the request.
+
+    Attributes:
+        primary: name of that profile.
+        profiles: results by profile.
+        stages: work done elsewhere for the primary's endpoint: ``"prefill"`` or ``"encode"``, and the profile that
+            chose where. Only what will be done: its profile has targets.
+    """
 
     primary: str
     profiles: Mapping[str, ProfileRunResult]
+    stages: Mapping[str, str] = {}
 
     @property
     def targets(self) -> tuple[Endpoint, ...]:
@@ -76,6 +84,12 @@ class SchedulingResult(msgspec.Struct, frozen=True, gc=False):
     @property
     def chosen(self) -> Endpoint:
         return self.targets[0]
+
+    @property
+    def prefiller(self) -> Endpoint | None:
+        """The endpoint that computes the prompt's KV blocks for the chosen one; None: that one does so itself."""
+        profile = self.stages.get("prefill")
+        return self.profiles[profile].targets[0] if profile is not None else None
 
 
 class RoutingDecision(msgspec.Struct, frozen=True):
@@ -90,6 +104,7 @@ class RoutingDecision(msgspec.Struct, frozen=True):
         remove_headers: headers of the client's that must not go on.
         answer_headers: asked, with the ``ip:port`` that served (``""`` when unknown), for headers to set on the answer;
             None when there are none.
+        load_report: told of the load that an answer carried: the ``ip:port`` it is from, and the header's value.
     """
 
     request: InferenceRequest
@@ -99,6 +114,7 @@ class RoutingDecision(msgspec.Struct, frozen=True):
     body: bytes | None = None
     remove_headers: tuple[str, ...] = ()
     answer_headers: Callable[[str], Mapping[str, str]] | None = None
+    load_report: Callable[[str, str], None] | None = None
 
     @property
     def renamed(self) -> bool:

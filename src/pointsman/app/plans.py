@@ -10,41 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pointsman.errors import ConfigError
-from pointsman.framework.build import Builder
-from pointsman.framework.loader import LoadedConfig, load_config, read_source
+from pointsman.framework.loader import load_config, read_source
 from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import Handle
-from pointsman.framework.registry import installed_plugins
 from pointsman.framework.watchdog import Watchdog
-from pointsman.latency.model import LATENCY_PROFILES
-
-
-def build_plan(
-    name: str,
-    handle: Handle,
-    observer: Observer | None = None,
-    previous: Plan | None = None,
-    watchdog: Watchdog | None = None,
-) -> Plan:
-    """Load and build a preset or a file.
-
-    Raises:
-        ConfigError: if it cannot be used.
-    """
-    loaded = load_config(*read_source(name))
-    return _build(loaded, handle, observer or Observer(), previous, watchdog)
-
-
-def _build(
-    loaded: LoadedConfig, handle: Handle, observer: Observer, previous: Plan | None, watchdog: Watchdog | None
-) -> Plan:
-    profile = loaded.config.latency_profile
-    if profile not in LATENCY_PROFILES:
-        hint = f"one of {', '.join(sorted(LATENCY_PROFILES))}"
-        error = ConfigError(f"unknown latency profile {profile!r}", hint=hint)
-        raise loaded.error(error, (*loaded.root, "latencyProfile"))
-    return Builder(loaded, installed_plugins(), handle, observer, previous, watchdog).build()
+from pointsman.requestcontrol.planning import build_loaded, build_plan
 
 
 class PlanKeeper:
@@ -81,7 +52,9 @@ class PlanKeeper:
             loaded = load_config(*read_source(self._name))
             base = Path(loaded.source).parent
             self._wanted = [base / name for name in loaded.config.plugin_paths]
-            plan = _build(loaded, self._handle, self._observer, self.plan, self.plan.watchdog)
+            if loaded.config.shadow is not None and (base / loaded.config.shadow).is_file():
+                self._wanted.append(base / loaded.config.shadow)
+            plan = build_loaded(loaded, self._handle, self._observer, self.plan, self.plan.watchdog)
         except ConfigError as error:
             self.error = error
             self._observer.config_loaded(ok=False)

@@ -18,6 +18,7 @@ import msgspec
 from pointsman.api.endpoint import Endpoint
 from pointsman.app.discovery import Discovery, EndpointOptions
 from pointsman.app.processes import PointsmanChild
+from pointsman.app.recording import RecordOptions
 from pointsman.app.transports import Transport
 from pointsman.datalayer.datastore import EndpointSpec
 from pointsman.envoy.bootstrap import BootstrapOptions
@@ -49,6 +50,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     drain: float = 30.0
     time_scale: float = 1.0
     log_level: str = "info"
+    kv_snapshot: Path | None = None
+    records: RecordOptions | None = None
     seed: int | None = None
 
 
@@ -90,6 +93,10 @@ class Up:
         arguments += ["--ready-file", str(self._ready), "--max-body-bytes", str(options.max_body_bytes)]
         arguments += ["--scrape-period", str(options.scrape_period), "--drain", str(options.drain)]
         arguments += ["--time-scale", str(options.time_scale), "--log-level", options.log_level]
+        if options.kv_snapshot is not None:
+            arguments += ["--kv-snapshot", str(options.kv_snapshot)]
+        if options.records is not None:
+            arguments += options.records.flags()
         return arguments + (["--seed", str(options.seed)] if options.seed is not None else [])
 
     async def start(self) -> None:

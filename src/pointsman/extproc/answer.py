@@ -15,6 +15,9 @@ from pointsman.extproc.wire import BodyMode, Continue
 from pointsman.requestcontrol.exchange import Exchange
 from pointsman.requestcontrol.rewrite import ModelRestorer
 
+LOAD_METRICS = "endpoint-load-metrics"
+"""Header with the server's load (ORCA); vLLM sends it when the request asked for it."""
+
 
 class Answer:
     """One answer. ``exchange`` is None for one that the proxy made itself before a decision."""
@@ -44,6 +47,9 @@ class Answer:
             self._tell(lambda: exchange.served(served))
         self._tell(lambda: exchange.response_headers(status, event_stream=stream))
         decision = exchange.decision
+        load, report = event.headers.get(LOAD_METRICS), decision.load_report
+        if load and report is not None:
+            self._tell(lambda: report(served or decision.endpoints[0].hostport, load))
         headers = self._headers(decision, served) if decision.answer_headers else ()
         if event.end_of_stream:
             return [Continue("response_headers", None, headers)]

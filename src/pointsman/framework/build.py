@@ -6,7 +6,7 @@ over with what it has learnt, so that a new weight does not cost the prefix inde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,10 @@ class Builder:
         observer: Observer,
         previous: Plan | None = None,
         watchdog: Watchdog | None = None,
+        skip: Collection[str] = (),
     ) -> None:
         self._watchdog = watchdog or Watchdog()
+        self._skip = skip  # profiles that are none of this plan's
         self._loaded = loaded
         self._registry = registry.copy()
         self._handle = handle
@@ -80,7 +82,7 @@ class Builder:
             self._attempt(partial(self._add, entry, i), self._loaded.entry_paths[i])
         self._raise_errors()
         profiles = self._profiles()
-        handler = self._attempt(self._handler, self._loaded.root)
+        handler = self._attempt(partial(self._handler, profiles), self._loaded.root)
         self._raise_errors()
         producers = self._attempt(self._ordered_producers, self._loaded.root)
         self._raise_errors()
@@ -190,6 +192,8 @@ class Builder:
             entries = [ProfileConfig(name="default", plugins=members)]
         profiles: dict[str, SchedulingProfile] = {}
         for i, entry in enumerate(entries):
+            if entry.name in self._skip:
+                continue
             if entry.name in profiles:
                 self._wrong(f"two profiles are named {entry.name!r}", self._loaded.profile_path(i, "name"))
             profile = self._attempt(partial(self._profile, entry, i), self._loaded.profile_path(i))
@@ -243,8 +247,8 @@ class Builder:
             )
         return plugin
 
-    def _handler(self) -> ProfileHandler[Any]:
-        profiles = len(self._loaded.config.scheduling_profiles)
+    def _handler(self, built: Collection[str]) -> ProfileHandler[Any]:
+        profiles = sum(entry.name not in self._skip for entry in self._loaded.config.scheduling_profiles)
         handlers = [p for p in self._plugins.values() if isinstance(p, ProfileHandler)]
         if len(handlers) > 1:
             names = ", ".join(p.name for p in handlers)
@@ -256,6 +260,14 @@ class Builder:
                 hint="keep one profile, or add a handler",
             )
             raise self._loaded.error(error, (*self._loaded.root, "schedulingProfiles"))
+        try:
+            handler.check(tuple(built), tuple(self._plugins))
+        except ConfigError as error:
+            entries = self._loaded.config.plugins
+            at = (i for i, entry in enumerate(entries) if (entry.name or entry.type) == handler.name)
+            raise self._loaded.error(error, self._loaded.entry_paths[next(at)]) from None
+        except Exception as error:
+            raise ConfigError(f"plugin {handler.name!r}: check() failed: {type(error).__name__}: {error}") from error
         return handler
 
     def _ordered_producers(self) -> list[DataProducer[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _SCRAPING = "engine metrics are always scraped; the entry has no effect"
 _MODELS = "/v1/models is always read; the entry has no effect"
+_STAGES = "the profile handler sets the headers of the stages itself; the entry has no effect"
 _PARSING = "this request format is always understood; the entry has no effect"
 _NO_QUEUE = "flow control is not in this version, requests are admitted at once; the entry has no effect"
 
@@ -13,6 +14,8 @@ BUILT_IN: dict[str, str] = {
     "models-data-source": _MODELS,
     "models-data-extractor": _MODELS,
     "endpoint-notification-source": "plugins always learn of endpoint changes; the entry has no effect",
+    "disagg-headers-handler": _STAGES,
+    "prefill-header-handler": _STAGES,
     "openai-parser": _PARSING,
     "anthropic-parser": _PARSING,
     "vllmhttp-parser": _PARSING,
@@ -32,44 +35,10 @@ BUILT_IN: dict[str, str] = {
 
 NOT_YET: frozenset[str] = frozenset(
     {
-        "always-disagg-multimodal-decider",
-        "always-disagg-pd-decider",
-        "burst-prefix-cache-producer",
-        "by-label",
-        "by-label-selector",
-        "context-length-aware",
-        "data-parallel-profile-handler",
-        "decode-filter",
-        "disagg-profile-handler",
-        "encode-filter",
-        "endpoint-attribute-filter",
-        "endpoint-attribute-scorer",
         "file-discovery",
-        "header-label-affinity-scorer",
-        "header-profile-handler",
-        "label-selector-filter",
-        "latency-scorer",
-        "latency-slo-admitter",
-        "load-aware-scorer",
         "mm-embeddings-cache-producer",
         "mm-embeddings-cache-scorer",
-        "p2p-source-producer",
-        "pd-profile-handler",
-        "precise-prefix-cache-scorer",
-        "predicted-latency-producer",
-        "prefill-filter",
-        "prefix-based-pd-decider",
-        "prefix-cache-affinity-filter",
-        "probabilistic-admitter",
         "request-attribute-reporter",
-        "session-affinity-filter",
-        "session-affinity-scorer",
-        "session-id-producer",
-        "slo-headroom-tier-filter",
-        "token-load-scorer",
-        "topology-affinity-filter",
-        "topology-affinity-scorer",
-        "utilization-filter",
     }
 )
 """llm-d plugin types that this version does not have; refused by name."""

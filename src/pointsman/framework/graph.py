@@ -55,7 +55,7 @@ def ordered_producers(plugins: Plugins) -> list[DataProducer[Any]]:
 
 
 def match_keys(plugins: Plugins) -> list[StateKey[PrefixMatch]]:
-    """Keys of prefix matches, those from the engines' own events before those that are guessed."""
+    """Keys of prefix matches: from the engines' own events, heard here or elsewhere, before those that are guessed."""
     keys = [
         key
         for plugin in plugins.values()
@@ -63,7 +63,7 @@ def match_keys(plugins: Plugins) -> list[StateKey[PrefixMatch]]:
         for key in plugin.produces()
         if key.name.startswith(PREFIX_MATCH)
     ]
-    return sorted(keys, key=lambda key: "precise" not in key.name)
+    return sorted(keys, key=lambda key: ("precise" not in key.name, "remote" not in key.name, "burst" in key.name))
 
 
 def _declared(plugin: Plugin[Any], declare: Callable[[], tuple[T, ...]], kind: type[T]) -> tuple[T, ...]:

@@ -201,10 +201,14 @@ def _from_short(document: Document, root: Path_, source: str) -> LoadedConfig:
         plugins=plugins,
         scheduling_profiles=[ProfileConfig(name="default", plugins=members)],
         plugin_paths=short.plugin_paths,
+        prometheus=short.prometheus,
         fallback=short.fallback,
         latency_profile=short.latency_profile,
+        latency_fit=short.latency_fit,
         observe_share=short.observe_share,
         pick_budget=short.pick_budget,
+        shadow=short.shadow,
+        shadow_share=short.shadow_share,
     )
     return LoadedConfig(config, document, source, tuple(paths), root, short=True)
 

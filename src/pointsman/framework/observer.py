@@ -21,6 +21,9 @@ class Observer:
     def decided(self, record: DecisionRecord) -> None:
         """A request was given an endpoint."""
 
+    def shadowed(self, result: str, record: DecisionRecord) -> None:
+        """A shadow looked at a decision: ``same``, ``differs`` (see ``record.shadow``), ``skipped`` or ``failed``."""
+
     def refused(self, reason: str) -> None:
         """A request was refused; ``reason`` is the error's slug."""
 
@@ -35,6 +38,18 @@ class Observer:
 
     def scraped(self, endpoint: str, ok: bool) -> None:
         """One reading of an endpoint's metrics."""
+
+    def scrape_took(self, kind: str, seconds: float, size: int) -> None:
+        """The same reading in numbers: how it ended (one of a few words), real seconds, bytes of the answer."""
+
+    def gauges_asked(self, result: str) -> None:
+        """One round of questions to Prometheus: ``ok``, ``partial``, ``late``, ``failed`` or ``empty``."""
+
+    def gauges_fed(self, fed: int, left: int) -> None:
+        """How many endpoints Prometheus has young gauges of, and how many are left to direct reading."""
+
+    def discovered(self, source: str, result: str) -> None:
+        """One look at a source of endpoints: ``ok``, ``empty`` or ``failed``."""
 
     def endpoints(self, known: int, healthy: int) -> None:
         """How many endpoints there are."""

@@ -14,21 +14,28 @@ from pointsman.framework.plugin import (
     AnswerHeaders,
     DataProducer,
     EndpointObserver,
+    FirstTokenObserver,
+    FlowIdentity,
     OutcomeObserver,
     PickObserver,
     Plugin,
     PluginSpec,
+    RequestHeaders,
 )
 from pointsman.framework.profile import SchedulingProfile
 from pointsman.framework.scheduler import Scheduler
+from pointsman.framework.shadowing import Shadowing
 from pointsman.framework.state import StateKey
 from pointsman.framework.watchdog import Watchdog
 
 _MIXINS: dict[str, type] = {
     "pick_observers": PickObserver,
+    "first_token_observers": FirstTokenObserver,
     "outcome_observers": OutcomeObserver,
     "endpoint_observers": EndpointObserver,
     "answer_headers": AnswerHeaders,
+    "request_headers": RequestHeaders,
+    "flow_identities": FlowIdentity,
 }
 
 
@@ -44,10 +51,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         files: plugin files that belong to it, for reloading.
         notes: things a user should know but that are no errors.
         watchdog: watches the calls into the plugins.
-        pick_observers: those of the plugins that are; like the next three filled in from ``plugins``.
+        shadow: looks at this plan's decisions; None when the configuration names none.
+        pick_observers: those of the plugins that are; like the next six filled in from ``plugins``.
+        first_token_observers: ditto.
         outcome_observers: ditto.
         endpoint_observers: ditto.
         answer_headers: ditto.
+        request_headers: ditto.
+        flow_identities: ditto.
     """
 
     source: str
@@ -60,10 +71,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     watchdog: Watchdog = msgspec.field(default_factory=Watchdog)
+    shadow: Shadowing | None = None
     pick_observers: tuple[PickObserver, ...] = ()
+    first_token_observers: tuple[FirstTokenObserver, ...] = ()
     outcome_observers: tuple[OutcomeObserver, ...] = ()
     endpoint_observers: tuple[EndpointObserver, ...] = ()
     answer_headers: tuple[AnswerHeaders, ...] = ()
+    request_headers: tuple[RequestHeaders, ...] = ()
+    flow_identities: tuple[FlowIdentity, ...] = ()
 
     def __post_init__(self) -> None:
         for field, kind in _MIXINS.items():
@@ -78,8 +93,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The effective configuration as plain data that loads again."""
         data: dict[str, Any] = msgspec.to_builtins(self.config)
         data["plugins"] = [msgspec.to_builtins(spec) for spec in self.specs()]
+        profiles = dict(self.scheduler.profiles)
+        if self.shadow is not None and self.shadow.plan.source == self.source:
+            profiles = self.shadow.plan.scheduler.profiles | profiles
         data["schedulingProfiles"] = [
-            {"name": profile.name, "plugins": _references(profile)} for profile in self.scheduler.profiles.values()
+            {"name": name, "plugins": _references(profile)} for name, profile in profiles.items()
         ]
         return {key: value for key, value in data.items() if value not in (None, [], {})}
 

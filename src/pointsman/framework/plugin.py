@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 import msgspec
 
-from pointsman.api.endpoint import Endpoint, EndpointId, InflightLoad
+from pointsman.api.endpoint import Endpoint, EndpointId, Growth, InflightLoad
 from pointsman.api.request import InferenceRequest
 from pointsman.api.result import ProfileRunResult, RequestOutcome, SchedulingResult, ScoredEndpoint
 from pointsman.clock import Clock
@@ -35,6 +35,9 @@ class InflightView(Protocol):
 
     def load(self, endpoint: EndpointId) -> InflightLoad:
         """What is in flight at an endpoint as of now (all zero when nothing is)."""
+
+    def since(self, endpoint: EndpointId, moment: float) -> Growth:
+        """What has changed there since a moment of the clock, by our own picks and their ends."""
 
 
 class CostModel(Protocol):
@@ -107,6 +110,10 @@ class Plugin(ABC, Generic[P]):
         """Keys this plugin reads; each must have a producer, checked when the configuration is loaded."""
         return ()
 
+    def stats(self) -> Mapping[str, int]:
+        """Counts of one's own, ever growing; shown as the metric ``pointsman_plugin_stat_total``."""
+        return {}
+
     def requires(self) -> tuple[PluginSpec, ...]:
         """Plugins to add when the configuration has none of that name, typically the producer of a consumed key."""
         return ()
@@ -157,9 +164,24 @@ class ProfileHandler(Plugin[P]):
 
     @abstractmethod
     def handle_profiles(
-        self, request: InferenceRequest, profiles: Sequence[str], run: Callable[[str], ProfileRunResult]
+        self,
+        request: InferenceRequest,
+        profiles: Sequence[str],
+        run: Callable[[str], ProfileRunResult],
+        state: CycleState,
     ) -> SchedulingResult:
-        """Run profiles by name with ``run`` and combine their results."""
+        """Run profiles by name with ``run`` and combine their results.
+
+        Raises:
+            RequestError: to refuse; anything else that is raised costs the handler its say.
+        """
+
+    def check(self, profiles: Collection[str], plugins: Collection[str]) -> None:
+        """See that what the parameters name is there, when a configuration is loaded.
+
+        Raises:
+            ConfigError: naming the parameter.
+        """
 
 
 class DataProducer(Plugin[P]):
@@ -190,6 +212,14 @@ class PickObserver(ABC):
         """Note what was decided."""
 
 
+class FirstTokenObserver(ABC):
+    """Mixin: is told of first tokens, of the share of answers that is looked at (``observeShare``) and no others."""
+
+    @abstractmethod
+    def first_token(self, request: InferenceRequest) -> None:
+        """The request's prefill is over."""
+
+
 class OutcomeObserver(ABC):
     """Mixin: is told how requests ended."""
 
@@ -207,6 +237,24 @@ class AnswerHeaders(ABC):
 
         ``served`` is the ``ip:port`` that the proxy says has answered, ``""`` when it does not tell.
         """
+
+
+class RequestHeaders(ABC):
+    """Mixin: puts headers on requests once they are decided, for whoever receives them."""
+
+    @abstractmethod
+    def request_headers(
+        self, request: InferenceRequest, result: SchedulingResult, state: CycleState
+    ) -> Mapping[str, str]:
+        """Headers to set, lower-case names; they take the place of the client's."""
+
+
+class FlowIdentity(ABC):
+    """Mixin: finds out whose flow a request belongs to when its client did not say."""
+
+    @abstractmethod
+    def flow_of(self, request: InferenceRequest) -> str:
+        """The fairness id, ``""`` when there is nothing to go by."""
 
 
 class EndpointObserver(ABC):

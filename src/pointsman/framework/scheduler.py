@@ -14,7 +14,8 @@ import msgspec
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
 from pointsman.api.result import ProfileRunResult, SchedulingResult
-from pointsman.errors import NoEndpointsError, PluginError, SaturatedError
+from pointsman.errors import NoEndpointsError, PluginError, RequestError, SaturatedError
+from pointsman.framework.keys import PEER_ENDPOINT_KEY
 from pointsman.framework.observer import Observer
 from pointsman.framework.plugin import ProfileHandler
 from pointsman.framework.profile import MAX_TARGETS, SchedulingProfile
@@ -48,19 +49,26 @@ class Scheduler:
         """Choose endpoints for a request among ``endpoints`` (not empty).
 
         Raises:
+            RequestError: the profile handler refuses it.
             SaturatedError: the filters left nothing and the fallback is ``refuse``.
             NoEndpointsError: no endpoint serves what the request asks for.
         """
         results: dict[str, ProfileRunResult] = {}
+        known = state
 
         def run(name: str) -> ProfileRunResult:
-            results[name] = watchdog.core(self.profiles[name].run, request, endpoints, state, deadline)
+            nonlocal known
+            if results and (before := next(reversed(results.values()))).targets:
+                known = state.plus(PEER_ENDPOINT_KEY, before.targets[0])
+            results[name] = watchdog.core(self.profiles[name].run, request, endpoints, known, deadline)
             return results[name]
 
         watchdog, handler = self._watchdog, self.handler
         try:
-            result = watchdog.call(handler.name, handler.handle_profiles, request, tuple(self.profiles), run)
+            result = watchdog.call(handler.name, handler.handle_profiles, request, tuple(self.profiles), run, state)
             primary = _primary(result)
+        except RequestError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a plugin does, the request goes on
             report(self._observer, handler.name, "handle-profiles", error)
             name = next(iter(results), None) or next(iter(self.profiles))
@@ -109,4 +117,8 @@ def _primary(result: SchedulingResult) -> ProfileRunResult:
     primary = result.profiles.get(result.primary)
     if not isinstance(primary, ProfileRunResult):
         raise PluginError(f"names {result.primary!r} as primary, which did not run")
+    for stage, profile in result.stages.items():
+        run = result.profiles.get(profile)
+        if run is None or not run.targets:
+            raise PluginError(f"names {profile!r} for the stage {stage!r}, which chose no endpoint")
     return primary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar, overload
 
 from pointsman.errors import StateError
@@ -73,6 +74,19 @@ class CycleState:
         """Read a value, or ``default`` when nobody wrote it."""
         value: T | D | None = self._values.get(key.name, default)
         return value
+
+    def only(self, names: Iterable[str]) -> CycleState:
+        """A state of one's own, not sealed, that begins with what is written here under ``names``."""
+        other = CycleState()
+        other._values = {name: self._values[name] for name in names if name in self._values}
+        return other
+
+    def plus(self, key: StateKey[T], value: T) -> CycleState:
+        """The same facts, sealed, and one more in the place of what was known under its key."""
+        other = CycleState()
+        other._values = {**self._values, key.name: value}
+        other._sealed = True
+        return other
 
     def seal(self) -> None:
         """End the producers' phase: from here on the state is read-only."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -59,38 +59,47 @@ class IndexMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
         stats = self._stats()
-        yield GaugeMetricFamily("index_size", "Distinct blocks in the index.", stats.blocks)
-        yield GaugeMetricFamily("index_bytes", "Memory of the index.", stats.bytes)
+        yield from of_index(stats)
         yield CounterMetricFamily("kv_cache_lookup", "Blocks asked for.", stats.lookups)
         yield CounterMetricFamily("kv_cache_hit", "Of them, leading blocks that a pod held.", stats.hits)
-        yield CounterMetricFamily("kv_index_evictions", "Blocks dropped for want of room.", stats.evictions)
         counts = CounterMetricFamily("kv_indexer", "What came in beside the streams, by kind.", labels=("kind",))
         for kind, count in self._counts().items():
             counts.add_metric((kind,), count)
         yield counts
-        yield from self._of_holders()
-        yield from self._of_streams(list(self._streams()))
+        yield from of_holders(self._holders())
+        yield from of_streams(list(self._streams()))
 
-    def _of_holders(self) -> Iterator[Metric]:
-        blocks = GaugeMetricFamily("kv_pod_blocks", "Blocks that a pod holds, by tier.", labels=(*_LABELS, "tier"))
-        sure = GaugeMetricFamily("kv_pod_confidence", "How far the index is right about a pod, 0 to 1.", labels=_LABELS)
-        for info in self._holders():
-            names = (info.pod, str(info.rank))
-            sure.add_metric(names, info.confidence)
-            for tier, count in (("gpu", info.gpu), ("cpu", info.cpu), ("disk", info.disk), ("warm", info.warm)):
-                blocks.add_metric((*names, tier), count)
-        yield blocks
-        yield sure
 
-    @staticmethod
-    def _of_streams(streams: list[StreamStatus]) -> Iterator[Metric]:
-        lag = GaugeMetricFamily("kv_event_lag_seconds", "From an engine's time stamp to arrival.", labels=_LABELS)
+def of_index(stats: KVIndexStats) -> Iterator[Metric]:
+    """Size of an index."""
+    yield GaugeMetricFamily("index_size", "Distinct blocks in the index.", stats.blocks)
+    yield GaugeMetricFamily("index_bytes", "Memory of the index.", stats.bytes)
+    yield GaugeMetricFamily("index_speculative", "Pairs of pod and block that are only expected.", stats.speculative)
+    yield CounterMetricFamily("kv_index_evictions", "Blocks dropped for want of room.", stats.evictions)
+
+
+def of_holders(holders: Iterable[HolderInfo]) -> Iterator[Metric]:
+    """What each pod holds, and how sure that is."""
+    blocks = GaugeMetricFamily("kv_pod_blocks", "Blocks that a pod holds, by tier.", labels=(*_LABELS, "tier"))
+    sure = GaugeMetricFamily("kv_pod_confidence", "How far the index is right about a pod, 0 to 1.", labels=_LABELS)
+    for info in holders:
+        names = (info.pod, str(info.rank))
+        sure.add_metric(names, info.confidence)
+        for tier, count in (("gpu", info.gpu), ("cpu", info.cpu), ("disk", info.disk), ("warm", info.warm)):
+            blocks.add_metric((*names, tier), count)
+    yield blocks
+    yield sure
+
+
+def of_streams(streams: Sequence[StreamStatus]) -> Iterator[Metric]:
+    """How each event stream is."""
+    lag = GaugeMetricFamily("kv_event_lag_seconds", "From an engine's time stamp to arrival.", labels=_LABELS)
+    for status in streams:
+        if not math.isnan(status.lag):
+            lag.add_metric((status.pod, str(status.rank)), status.lag)
+    yield lag
+    for field, (name, text) in _COUNTERS.items():
+        family = CounterMetricFamily(name, text, labels=_LABELS)
         for status in streams:
-            if not math.isnan(status.lag):
-                lag.add_metric((status.pod, str(status.rank)), status.lag)
-        yield lag
-        for field, (name, text) in _COUNTERS.items():
-            family = CounterMetricFamily(name, text, labels=_LABELS)
-            for status in streams:
-                family.add_metric((status.pod, str(status.rank)), getattr(status, field))
-            yield family
+            family.add_metric((status.pod, str(status.rank)), getattr(status, field))
+        yield family

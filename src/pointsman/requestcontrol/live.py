@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import TypeVar
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.result import EndCause, RequestOutcome, RoutingDecision
@@ -11,8 +12,11 @@ from pointsman.clock import Clock
 from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.watchdog import report
+from pointsman.requestcontrol.fitting import Sighting
 from pointsman.requestcontrol.ledger import Ledger, Reservation
 from pointsman.requestcontrol.usage import UsageTail
+
+T = TypeVar("T")
 
 
 class LiveExchange:
@@ -28,8 +32,10 @@ class LiveExchange:
         "_observer",
         "_on_end",
         "_plan",
+        "_prefill",
         "_reservation",
         "_served_by",
+        "_sighting",
         "_start",
         "_status",
         "_usage",
@@ -42,6 +48,7 @@ class LiveExchange:
         decision: RoutingDecision,
         reservation: Reservation,
         *,
+        prefill: Reservation | None = None,
         plan: Plan,
         ledger: Ledger,
         clock: Clock,
@@ -49,16 +56,19 @@ class LiveExchange:
         observe_body: bool,
         locate: Callable[[str], Endpoint | None],
         on_end: Callable[[Endpoint, int | None], None] | None = None,
+        sighting: Sighting | None = None,
     ) -> None:
         self.decision = decision
         self.observe_body = observe_body
         self._reservation = reservation
+        self._prefill = prefill
         self._ledger = ledger
         self._clock = clock
         self._observer = observer
         self._plan = plan
         self._locate = locate
         self._on_end = on_end
+        self._sighting = sighting
         self._served_by = decision.endpoints[0]
         self._start = clock.now()
         self._first_at: float | None = None
@@ -71,10 +81,11 @@ class LiveExchange:
         self.decision.record.served = hostport
         if hostport == self._served_by.hostport or self._ended:
             return
+        self._sighting = None
         endpoint = self._locate(hostport)
         if endpoint is None:
             # it is at none of our endpoints, the chosen one included
-            self._ledger.release(self._reservation)
+            self._release()
             return
         self._ledger.move(self._reservation, endpoint.id)
         self._served_by = endpoint
@@ -85,7 +96,7 @@ class LiveExchange:
         self._status = status
         self._event_stream = event_stream
         if not event_stream and not self._ended:
-            self._ledger.first_token(self._reservation)
+            self._first_token()
 
     def response_body(self, chunk: bytes, *, last: bool) -> None:
         if self._ended:
@@ -94,14 +105,15 @@ class LiveExchange:
             self._usage = UsageTail()
         if chunk and self._first_at is None:
             self._first_at = self._clock.now()
-            self._ledger.first_token(self._reservation)
+            if self._event_stream:  # else its head has told already
+                self._first_token()
         self._usage.feed(chunk)
 
     def end(self, cause: EndCause) -> None:
         if self._ended:
             return
         self._ended = True
-        self._ledger.release(self._reservation)
+        self._release()
         request, endpoint = self.decision.request, self._served_by
         outcome = RequestOutcome(
             request=request,
@@ -113,22 +125,42 @@ class LiveExchange:
         )
         if self._usage is not None:
             outcome = _with_usage(outcome, self._usage)
+        if self._sighting is not None:
+            self._sighting.ended(outcome)
         self._fill_record(outcome)
-        if self._plan.outcome_observers:
-            self._tell(outcome)
+        observers = self._plan.outcome_observers
+        self._tell("ended", [(observer, observer.ended) for observer in observers], outcome)
+        if self._plan.shadow is not None:
+            self._plan.shadow.ended(outcome)
         self._observer.ended(outcome, self.decision.record)
         if self._on_end is not None:
             self._on_end(endpoint, self._status)
 
-    def _tell(self, outcome: RequestOutcome) -> None:
+    def _release(self) -> None:
+        self._ledger.release(self._reservation)
+        if self._prefill is not None:
+            self._ledger.release(self._prefill)
+
+    def _first_token(self) -> None:
+        self._ledger.first_token(self._reservation)
+        if self._prefill is not None:
+            self._ledger.first_token(self._prefill)
+        observers = self._plan.first_token_observers
+        self._tell("first-token", [(observer, observer.first_token) for observer in observers], self.decision.request)
+        if self._plan.shadow is not None:
+            self._plan.shadow.first_token(self.decision.request)
+
+    def _tell(self, point: str, observers: list[tuple[object, Callable[[T], None]]], news: T) -> None:
+        if not observers:
+            return
         watchdog = self._plan.watchdog
         watchdog.begin(perf_counter() + self._plan.config.pick_budget / 1000)
-        for observer in self._plan.outcome_observers:
+        for observer, method in observers:
             name = getattr(observer, "name", "?")
             try:
-                watchdog.call(name, observer.ended, outcome)
-            except Exception as error:  # noqa: BLE001 - the request is over either way
-                report(self._observer, name, "ended", error)
+                watchdog.call(name, method, news)
+            except Exception as error:  # noqa: BLE001 - the request goes its way
+                report(self._observer, name, point, error)
 
     def _ttft_ms(self, stream: bool) -> float | None:
         # A plain body, be it a short error, passes by when all is done: only an event stream's first piece is a token.

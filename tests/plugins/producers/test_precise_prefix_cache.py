@@ -9,6 +9,7 @@ from tests.builders import make_endpoints, make_handle, make_plugin, make_reques
 
 from pointsman.api.endpoint import Endpoint, EndpointId
 from pointsman.api.request import InferenceRequest
+from pointsman.errors import ConfigError
 from pointsman.framework.keys import APPROX_PREFIX_PRODUCER, PrefixMatch, prefix_match_key
 from pointsman.framework.kv import KvMatch
 from pointsman.framework.state import CycleState
@@ -104,3 +105,33 @@ def test_parameters_of_llm_d() -> None:
     }
     params = msgspec.convert(written, PrecisePrefixCacheParams)
     assert params.kv_events_config.pod_discovery_config.socket_port == 5557
+
+
+def test_what_is_only_remembered_counts_like_a_guess() -> None:
+    kv = FakeKv({0: 96, 1: 0}, [16], {0: 1.0, 1: 0.3, 2: 0.3})
+    kv.found = msgspec.structs.replace(kv.found, remembered={1: 80, 2: 32})
+    found, producer = run(kv)
+    assert [found.tokens(slot) for slot in range(3)] == [96, 80, 32]
+    kv.sure.clear()
+    found, producer = run(kv)
+    assert [found.tokens(slot) for slot in range(3)] == [64, 80, 32]
+    assert producer.stats() == {"remembered": 1, "approximate": 3}
+
+
+@pytest.mark.parametrize("kind", ["redisConfig", "valkeyConfig"])
+def test_llm_ds_fields_say_where_the_index_is_shared(kind: str) -> None:
+    def made(**fields: Any) -> PrecisePrefixCacheProducer:
+        config = {"kvBlockIndexConfig": {kind: fields}}
+        return make_plugin(PrecisePrefixCacheProducer, make_handle(), indexerConfig=config)
+
+    shared = made(address="cache:6379", enableRDMA=False, backendType="valkey", scope="pool").shared
+    assert shared is not None
+    assert (shared.address, shared.scope) == ("redis://cache:6379", "pool")
+    shared = made().shared
+    assert shared is not None
+    assert (shared.address, shared.scope) == ("redis://127.0.0.1:6379", "default")
+    with pytest.raises(ConfigError, match=rf"{kind}.address.*HOST:PORT"):
+        made(address="http://cache")
+    with pytest.raises(ConfigError, match="scope"):
+        made(scope="")
+    assert make_plugin(PrecisePrefixCacheProducer, make_handle()).shared is None

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.builders import make_endpoint, make_plugin, make_request
+from tests.builders import make_endpoint, make_plugin, make_request, make_state
 
 from pointsman.api.result import ProfileRunResult
 from pointsman.errors import PluginError
@@ -13,11 +13,11 @@ def run(profile: str) -> ProfileRunResult:
 
 
 def test_runs_the_only_profile() -> None:
-    result = make_plugin(SingleProfileHandler).handle_profiles(make_request(), ["default"], run)
+    result = make_plugin(SingleProfileHandler).handle_profiles(make_request(), ["default"], run, make_state())
     assert (result.primary, list(result.profiles), result.chosen.slot) == ("default", ["default"], 3)
 
 
 @pytest.mark.parametrize("profiles", [[], ["prefill", "decode"]])
 def test_refuses_any_other_number(profiles: list[str]) -> None:
     with pytest.raises(PluginError, match="exactly one profile"):
-        make_plugin(SingleProfileHandler).handle_profiles(make_request(), profiles, run)
+        make_plugin(SingleProfileHandler).handle_profiles(make_request(), profiles, run, make_state())

@@ -9,6 +9,7 @@ import pytest
 from tests.builders import make_endpoint, make_endpoints, make_handle, make_plugin, make_request, make_state
 
 from pointsman.api.endpoint import InflightLoad, LoraState
+from pointsman.errors import ConfigError
 from pointsman.framework.keys import PrefixMatch
 from pointsman.plugins.filters.queue_depth import QueueDepth
 from pointsman.plugins.scorers.load_aware import LoadAware
@@ -47,8 +48,22 @@ class TestPrefixAware:
         assert spec.parameters == {"blockSizeTokens": size, "minBlockSizeTokens": 1}
         assert [key.name for key in plugin.consumes()] == [f"prefix-match/{spec.name}"]
 
-    def test_accepts_an_indexer_address(self) -> None:
-        make_plugin(PrefixAware, cacheIndexerURL="http://kv-cache-indexer:9090")
+    def test_with_an_indexer_it_is_asked_and_the_guess_is_for_when_it_does_not_know(self) -> None:
+        url = "http://kv-cache-indexer:9090"
+        plugin = make_plugin(PrefixAware, cacheIndexerURL=url, hashBlockSize=10, cacheIndexerTimeoutMs=7)
+        guess, remote = plugin.requires()
+        assert (guess.type, guess.name) == ("approx-prefix-cache-producer", "prefix-aware-blocks-10")
+        assert (remote.type, remote.name) == ("remote-prefix-cache-producer", f"prefix-aware-remote-10@{url}")
+        assert remote.parameters == {
+            "cacheIndexerURL": url,
+            "timeoutMs": 7,
+            "prefixMatchInfoProducerName": guess.name,
+        }
+        assert [key.name for key in plugin.consumes()] == [f"prefix-match/{remote.name}"]
+
+    def test_two_sources_are_one_too_many(self) -> None:
+        with pytest.raises(ConfigError, match="keep one of them"):
+            make_plugin(PrefixAware, cacheIndexerURL="http://x", prefixMatchInfoProducerName="mine")
 
     @pytest.mark.parametrize("parameters", [{"hashBlockSize": 2}, {"hashBlockSize": 21}, {"hashBlockSize": "big"}])
     def test_refuses(self, parameters: dict[str, Any]) -> None:

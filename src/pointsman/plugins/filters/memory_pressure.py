@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
+from pointsman.framework.gauges import kv_usage
 from pointsman.framework.plugin import Filter, Params, Scorer, register
 from pointsman.framework.state import CycleState
 
@@ -53,13 +54,17 @@ class MemoryPressureParams(Params, frozen=True):
 
 @register("memory-pressure")
 class MemoryPressure(Filter[MemoryPressureParams], Scorer[MemoryPressureParams]):
-    """Filter and scorer in one: name it in either list of a profile, or in both."""
+    """Filter and scorer in one: name it in either list of a profile, or in both.
+
+    The filter believes only what the engine itself said lately. The score also counts what was picked since, and
+    without a fresh reading the ledger alone.
+    """
 
     formula = (
         "keep if kvUsage < maxKVUtilization or the reading is older than checkInterval; "
         "score = min(1, (maxKVUtilization - kvUsage) / (maxKVUtilization - penaltyThreshold)), at least 0"
     )
-    inputs = "scraped KV-cache utilisation and its age"
+    inputs = "scraped KV-cache utilisation and its age; the score: corrected by the ledger"
 
     def setup(self) -> None:
         self._max_age = duration_seconds(self.params.check_interval)
@@ -71,7 +76,7 @@ class MemoryPressure(Filter[MemoryPressureParams], Scorer[MemoryPressureParams])
         ]
 
     def score(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
-        return [self._room(endpoint.metrics.kv_usage) for endpoint in endpoints]
+        return [self._room(kv_usage(endpoint, self.handle)) for endpoint in endpoints]
 
     def _room(self, usage: float) -> float:
         limit, knee = self.params.max_kv_utilization, self.params.penalty_threshold

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
+from pointsman.framework.gauges import gauges
 from pointsman.framework.plugin import Filter, Params, register
 from pointsman.framework.state import CycleState
 
@@ -28,11 +29,15 @@ class QueueDepthParams(Params, frozen=True):
 
 @register("queue-depth")
 class QueueDepth(Filter[QueueDepthParams]):
-    """Keeps endpoints with fewer waiting requests than ``maxQueueLength``; never scraped counts as none waiting."""
+    """Keeps endpoints with fewer waiting requests than ``maxQueueLength``.
+
+    The scraped number is corrected by the picks since; without a fresh reading only our own picks count, so that an
+    endpoint that is merely silent stays.
+    """
 
     formula = "keep if waiting < maxQueueLength"
-    inputs = "scraped waiting requests"
+    inputs = "scraped waiting requests, corrected by the ledger"
 
     def filter(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[Endpoint]:
-        limit = self.params.max_queue_length
-        return [endpoint for endpoint in endpoints if endpoint.metrics.waiting < limit]
+        limit, handle = self.params.max_queue_length, self.handle
+        return [endpoint for endpoint in endpoints if gauges(endpoint, handle).waiting < limit]

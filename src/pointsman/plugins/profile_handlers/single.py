@@ -8,6 +8,7 @@ from pointsman.api.request import InferenceRequest
 from pointsman.api.result import ProfileRunResult, SchedulingResult
 from pointsman.errors import PluginError
 from pointsman.framework.plugin import Params, ProfileHandler, register
+from pointsman.framework.state import CycleState
 
 
 class SingleProfileParams(Params, frozen=True):
@@ -22,7 +23,11 @@ class SingleProfileHandler(ProfileHandler[SingleProfileParams]):
     inputs = "the configured profiles"
 
     def handle_profiles(
-        self, request: InferenceRequest, profiles: Sequence[str], run: Callable[[str], ProfileRunResult]
+        self,
+        request: InferenceRequest,
+        profiles: Sequence[str],
+        run: Callable[[str], ProfileRunResult],
+        state: CycleState,
     ) -> SchedulingResult:
         """Run the only profile.
 

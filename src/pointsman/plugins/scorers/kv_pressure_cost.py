@@ -9,12 +9,12 @@ from msgspec import Meta
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
+from pointsman.framework.gauges import DEFAULT_CAPACITY_TOKENS, capacity_tokens, kv_usage
 from pointsman.framework.keys import APPROX_PREFIX_PRODUCER, PrefixMatch, prefix_match_key
 from pointsman.framework.plugin import CostScorer, Params, PluginSpec, register
 from pointsman.framework.state import CycleState, StateKey
 from pointsman.plugins.scorers._prefix import ProducerName, cached_tokens, prefix_match, required_producers
 
-_FRESH_SECONDS = 2.0
 _KNEE = 0.95
 
 
@@ -27,7 +27,7 @@ class KvPressureCostParams(Params, frozen=True):
     expected_output_tokens: Annotated[int, Meta(ge=0, description="Output tokens of a typical request.")] = 256
     default_capacity_tokens: Annotated[
         int, Meta(ge=1, description="KV cache in tokens while the endpoint's metrics do not say.")
-    ] = 300_000
+    ] = DEFAULT_CAPACITY_TOKENS
     prefix_match_info_producer_name: ProducerName = APPROX_PREFIX_PRODUCER
 
 
@@ -35,13 +35,15 @@ class KvPressureCostParams(Params, frozen=True):
 class KvPressureCost(CostScorer[KvPressureCostParams]):
     """Charges the increment, not the level: on a full endpoint a hit stays cheap and a miss is dear.
 
-    The used share before the request is the scraped one while it is younger than 2 s. Otherwise it is estimated from
-    the ledger, at most 1: the ledger counts a prefix shared by several requests once per request.
+    The used share before the request is the scraped one, plus what was charged for the requests picked since, less
+    what was for those ended since. Without a fresh reading it is estimated from the ledger, at most 1: the ledger
+    counts a prefix shared by several requests once per request.
     """
 
     formula = (
         "scaleMs·(phi(k1) - phi(k0)), phi(k) = 1/(1 - k) below 0.95, 20 + 400·(k - 0.95) above; "
-        "k0 = kvUsage, or min(1, (context tokens + half the expected output of all requests) / capacity); "
+        "k0 = kvUsage + (uncached prompt tokens + half the expected output of requests since) / capacity, "
+        "or min(1, (context tokens + half the expected output of all requests) / capacity); "
         "k1 = k0 + (uncached prompt tokens + half the expected output) / capacity"
     )
     inputs = "scraped kvUsage, num_gpu_blocks and block_size, ledger of work in flight, prefix match of the producer"
@@ -55,24 +57,17 @@ class KvPressureCost(CostScorer[KvPressureCostParams]):
     def cost(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
         match = prefix_match(state, self.params.prefix_match_info_producer_name)
         added = request.prompt_tokens + 0.5 * self.params.expected_output_tokens
-        scale, fresh = self.params.scale_ms, self.handle.clock.now() - _FRESH_SECONDS
+        scale, expected, default = (
+            self.params.scale_ms,
+            self.params.expected_output_tokens,
+            self.params.default_capacity_tokens,
+        )
         costs = []
         for endpoint, cached in zip(endpoints, cached_tokens(request, match, endpoints), strict=True):
-            capacity = self._capacity(endpoint)
-            metrics = endpoint.metrics
-            before = metrics.kv_usage if metrics.updated > fresh else self._estimate(endpoint, capacity)
-            after = before + (added - cached) / capacity
+            before = kv_usage(endpoint, self.handle, output_tokens=expected, default_capacity=default)
+            after = before + (added - cached) / capacity_tokens(endpoint.metrics, default)
             costs.append(scale * (_pressure(after) - _pressure(before)))
         return costs
-
-    def _capacity(self, endpoint: Endpoint) -> int:
-        metrics = endpoint.metrics
-        return (metrics.num_blocks or 0) * (metrics.block_size or 0) or self.params.default_capacity_tokens
-
-    def _estimate(self, endpoint: Endpoint, capacity: int) -> float:
-        load = self.handle.inflight.load(endpoint.id)
-        tokens = load.context_tokens + 0.5 * self.params.expected_output_tokens * load.requests
-        return min(1.0, tokens / capacity)
 
 
 def _pressure(used: float) -> float:

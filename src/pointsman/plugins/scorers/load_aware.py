@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
+from pointsman.framework.gauges import gauges
 from pointsman.framework.plugin import Params, Scorer, register
 from pointsman.framework.state import CycleState
 
@@ -38,8 +39,9 @@ class LoadAware(Scorer[LoadAwareParams]):
     """Straight lines from 1 when idle to 0 at capacity.
 
     At weight 50 and with as many requests active as waiting, 0, 10, 25, 40 and 50 of them give 50, 40, 25, 10 and 0
-    points; the queue part alone does so whatever is active. Active requests are the larger of our ledger (fresh, own
-    picks only) and the scraped running requests (everyone's, as old as the scrape).
+    points; the queue part alone does so whatever is active. Active requests are the larger of our ledger (own picks
+    only) and the scraped running requests (everyone's). What was scraped is corrected by the picks and ends since;
+    without a fresh reading the ledger alone counts.
     """
 
     formula = (
@@ -54,7 +56,8 @@ class LoadAware(Scorer[LoadAwareParams]):
     def _free(self, endpoint: Endpoint) -> float:
         params = self.params
         capacity, queue, active = params.capacity, params.queue_weight_factor, params.active_requests_weight
-        busy = max(self.handle.inflight.load(endpoint.id).requests, endpoint.metrics.running)
-        queue_free = 1.0 - min(endpoint.metrics.waiting, capacity) / capacity
+        now = gauges(endpoint, self.handle)
+        busy = max(self.handle.inflight.load(endpoint.id).requests, now.running)
+        queue_free = 1.0 - min(now.waiting, capacity) / capacity
         active_free = 1.0 - min(busy, capacity) / capacity
         return (queue * queue_free + active * active_free) / (queue + active)

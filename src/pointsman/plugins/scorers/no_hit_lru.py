@@ -59,9 +59,14 @@ class NoHitLru(Scorer[NoHitLruParams], PickObserver, EndpointObserver):
     def picked(self, request: InferenceRequest, result: SchedulingResult, state: CycleState) -> None:
         if not result.targets:
             return
-        candidates = [scored.endpoint for scored in result.profiles[result.primary].candidates]
-        if self._is_cold(candidates or result.targets, state):
-            chosen = result.chosen.id
+        prefill = result.stages.get("prefill")
+        runs = [result.profiles[name] for name in (result.primary, prefill) if name is not None]
+        cold = [
+            run.targets[0].id
+            for run in runs
+            if self._is_cold([scored.endpoint for scored in run.candidates] or run.targets, state)
+        ]
+        for chosen in cold:
             self._cold_picks[chosen] = None
             self._cold_picks.move_to_end(chosen)
             if len(self._cold_picks) > self.params.lru_size:

@@ -10,7 +10,13 @@ from msgspec import Meta
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
-from pointsman.framework.keys import APPROX_PREFIX_PRODUCER, PrefixMatch, prefix_match_key
+from pointsman.errors import ConfigError
+from pointsman.framework.keys import (
+    APPROX_PREFIX_PRODUCER,
+    REMOTE_PREFIX_PRODUCER,
+    PrefixMatch,
+    prefix_match_key,
+)
 from pointsman.framework.plugin import Params, PluginSpec, Scorer, register
 from pointsman.framework.state import CycleState, StateKey
 from pointsman.plugins.scorers._prefix import prefix_match
@@ -29,10 +35,13 @@ class PrefixAwareParams(Params, frozen=True):
     cache_indexer_url: Annotated[
         str,
         Meta(
-            description="Address of a KV-cache indexer, such as http://kv-cache-indexer:9090. Accepted without effect: "
-            "this version uses the index inside the picker."
+            description="Address of a KV-cache indexer (pointsman indexer), such as http://kv-cache-indexer:9090. It "
+            "is asked before each decision; blocks of hashBlockSize count where it is late or does not know."
         ),
     ] = msgspec.field(name="cacheIndexerURL", default="")
+    cache_indexer_timeout_ms: Annotated[
+        float, Meta(gt=0, le=10_000, description="Milliseconds a request waits for the indexer at the most.")
+    ] = 5.0
     prefix_match_info_producer_name: Annotated[
         str,
         Meta(
@@ -44,20 +53,35 @@ class PrefixAwareParams(Params, frozen=True):
 
 @register("prefix-aware")
 class PrefixAware(Scorer[PrefixAwareParams]):
-    """Brings its own approximate producer, cut to the wanted block size."""
+    """Brings its own approximate producer, cut to the wanted block size, and with an indexer a remote one before it."""
 
     formula = "matched blocks / total blocks"
-    inputs = "prefix match of an approximate producer with blocks of hashBlockSize tokens"
+    inputs = "what the indexer at cacheIndexerURL says, else an approximate match in blocks of hashBlockSize tokens"
 
     def setup(self) -> None:
         given = self.params.prefix_match_info_producer_name
-        self._producer = given or f"prefix-aware-blocks-{self.params.hash_block_size}"
+        url = self.params.cache_indexer_url
+        if given and url:
+            raise ConfigError(
+                "parameters: cacheIndexerURL and prefixMatchInfoProducerName each name a source of prefix matches",
+                hint="keep one of them",
+            )
+        self._guess = f"prefix-aware-blocks-{self.params.hash_block_size}"
+        self._producer = given or (f"prefix-aware-remote-{self.params.hash_block_size}@{url}" if url else self._guess)
 
     def requires(self) -> tuple[PluginSpec, ...]:
         if self.params.prefix_match_info_producer_name:
             return ()  # it has to be configured: guessing its type would hide a typing error
         parameters: dict[str, Any] = {"blockSizeTokens": self.params.hash_block_size, "minBlockSizeTokens": 1}
-        return (PluginSpec(type=APPROX_PREFIX_PRODUCER, name=self._producer, parameters=parameters),)
+        guess = PluginSpec(type=APPROX_PREFIX_PRODUCER, name=self._guess, parameters=parameters)
+        if not self.params.cache_indexer_url:
+            return (guess,)
+        remote = {
+            "cacheIndexerURL": self.params.cache_indexer_url,
+            "timeoutMs": self.params.cache_indexer_timeout_ms,
+            "prefixMatchInfoProducerName": self._guess,
+        }
+        return (guess, PluginSpec(type=REMOTE_PREFIX_PRODUCER, name=self._producer, parameters=remote))
 
     def consumes(self) -> tuple[StateKey[PrefixMatch], ...]:
         return (prefix_match_key(self._producer),)

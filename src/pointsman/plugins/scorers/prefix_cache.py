@@ -33,7 +33,7 @@ class PrefixCache(Scorer[PrefixCacheParams]):
 
     formula = (
         "w·min(1, matched tokens / matchLengthScaleTokens)² + (1 - w)·matched blocks / total blocks, "
-        "w = matchLengthWeight"
+        "w = matchLengthWeight; blocks and tokens in slower tiers by their weight"
     )
     inputs = "prefix match of the named producer"
 
@@ -48,7 +48,9 @@ class PrefixCache(Scorer[PrefixCacheParams]):
         weight, scale = self.params.match_length_weight, self.params.match_length_scale_tokens
         if not weight:
             return [match.share(endpoint.slot) for endpoint in endpoints]
+        size = match.block_tokens
         return [
-            weight * min(1.0, match.tokens(endpoint.slot) / scale) ** 2 + (1.0 - weight) * match.share(endpoint.slot)
+            weight * min(1.0, match.worth_of(endpoint.slot) * size / scale) ** 2
+            + (1.0 - weight) * match.share(endpoint.slot)
             for endpoint in endpoints
         ]

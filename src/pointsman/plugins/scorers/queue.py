@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
+from pointsman.framework.gauges import gauges
 from pointsman.framework.plugin import Params, Scorer, register
 from pointsman.framework.state import CycleState
 from pointsman.plugins.scorers._minmax import fewest_best
@@ -20,7 +21,7 @@ class Queue(Scorer[QueueParams]):
     """Relative to the candidates: one request of difference counts as much as a hundred."""
 
     formula = "(max - waiting) / (max - min) over the candidates; 1 for all when equal"
-    inputs = "scraped waiting requests"
+    inputs = "scraped waiting requests, corrected by the ledger; the ledger alone without a fresh reading"
 
     def score(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
-        return fewest_best([endpoint.metrics.waiting for endpoint in endpoints])
+        return fewest_best([gauges(endpoint, self.handle).waiting for endpoint in endpoints])

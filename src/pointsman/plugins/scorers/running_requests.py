@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import InferenceRequest
+from pointsman.framework.gauges import gauges
 from pointsman.framework.plugin import Params, Scorer, register
 from pointsman.framework.state import CycleState
 from pointsman.plugins.scorers._minmax import fewest_best
@@ -20,7 +21,7 @@ class RunningRequests(Scorer[RunningRequestsParams]):
     """Relative to the candidates, like ``queue-scorer``."""
 
     formula = "(max - running) / (max - min) over the candidates; 1 for all when equal"
-    inputs = "scraped running requests"
+    inputs = "scraped running requests, corrected by the ledger; the ledger alone without a fresh reading"
 
     def score(self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState) -> Sequence[float]:
-        return fewest_best([endpoint.metrics.running for endpoint in endpoints])
+        return fewest_best([gauges(endpoint, self.handle).running for endpoint in endpoints])
