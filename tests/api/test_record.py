@@ -72,7 +72,7 @@ def test_view_is_json_and_shows_every_field_but_the_result() -> None:
     record = make_record(1.0, 2.0, status=200, ttft_ms=12.5)
     view = record.view()
     fields = set(record.__struct_fields__) - {"result"}
-    assert set(view) == fields | {"ties", "margin", "dropped", "candidates"}
+    assert set(view) == fields | {"ties", "margin", "dropped", "candidates", "stages"}
     again = msgspec.json.decode(msgspec.json.encode(view))
     assert again == view
     assert (again["status"], again["ttft_ms"], again["candidates"][0]["score"]) == (200, 12.5, 2.0)

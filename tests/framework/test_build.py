@@ -417,6 +417,16 @@ def test_a_plugin_that_misbehaves_while_loading_is_named(when: str, expected: st
     assert text.endswith(expected)
 
 
+@pytest.mark.parametrize("method", ["check", "main_profile"])
+def test_a_handler_that_breaks_while_it_is_checked_is_named(method: str) -> None:
+    broken = type("Broken", (BothProfiles,), {"type": "broken", method: lambda *_: 1 / 0})
+    known = registry()
+    known.add(broken, "the test")
+    text = "plugins: [{type: broken}]\nschedulingProfiles: [{name: a, plugins: []}]\n"
+    with pytest.raises(ConfigError, match=r"plugin 'broken': check\(\) or main_profile\(\) failed: ZeroDivisionError"):
+        Builder(load_config(text, "f.yaml"), known, HANDLE, Observer()).build()
+
+
 class TestSeveral:
     def test_each_with_its_line(self) -> None:
         text = """\
@@ -425,7 +435,7 @@ plugins:
 - type: nope
 - type: queue-depth
   parameters: {maxQueueLength: -1}
-- type: latency-scorer
+- type: request-attribute-reporter
 pluginPaths:
 - absent.py
 """

@@ -86,6 +86,8 @@ FIELDS = [
     (PROMETHEUS % "caFile: %s", "name"),
     ("fallback: %s", "string"),
     ("latencyProfile: %s", "name"),
+    ("latencyFit: %s", "flag"),
+    ("latencyPerPod: %s", "flag"),
     ("observeShare: %s", "number"),
     ("pickBudget: %s", "number"),
     ("shadow: %s", "name"),

@@ -63,3 +63,11 @@ def test_without_the_fit_the_calibration_stays(tmp_path: Path) -> None:
     run = Run(write(tmp_path, 3.0, 1.0, latencyFit=False), LongMix(qps=4.0, scale=0.05), FleetOptions(pods=2))
     run.run()
     assert run.cost.prefill_ms(1000, 0) == pytest.approx(3 * prefill_ms(TRUTH, 1000, 0))
+
+
+@pytest.mark.parametrize(("per_pod", "told"), [(True, {"default/pod-1": 2.0}), (False, {})])
+def test_a_slow_pod_is_told_apart_if_asked_to(tmp_path: Path, per_pod: bool, told: dict[str, float]) -> None:
+    fleet = FleetOptions(pods=4, observe_share=1.0, speeds=(1.0, 2.0))
+    run = Run(write(tmp_path, 1.0, 1.0, latencyPerPod=per_pod), LongMix(qps=8.0, seed=2, scale=0.2), fleet)
+    run.run()
+    assert run.cost.paces == pytest.approx(told, rel=0.15)  # type: ignore[attr-defined]

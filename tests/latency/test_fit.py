@@ -174,13 +174,29 @@ class TestPods:
         assert slowness["pod-1"] == pytest.approx(1.0, rel=0.1)
         assert max(error(model)) < 0.1
 
+    @pytest.mark.parametrize(
+        ("per_pod", "pace", "told"),
+        [(True, 2.0, 2.0), (True, 0.5, 0.5), (True, 20.0, 4.0), (True, 1.2, 1), (False, 2.0, 1)],
+    )
+    def test_one_that_stands_out_is_told_if_asked_to(self, per_pod: bool, pace: float, told: float) -> None:
+        model, rng = FittingModel(TRUTH, per_pod=per_pod), Random(2)
+        odd = EndpointId("pod-3")
+        for number in range(400):
+            pod = EndpointId(f"pod-{number % 5}")
+            own = pace if pod == odd else rng.uniform(0.9, 1.1)
+            model.observe(answer(batch=rng.choice((1, 8)), pace=own, endpoint=pod))
+        assert model.paces.get(odd, 1) == pytest.approx(told, rel=0.15)
+        assert set(model.paces) <= {odd}
+        model.forget(odd)
+        assert model.paces == {}
+
     def test_one_that_is_gone_is_forgotten(self) -> None:
         model = FittingModel(TRUTH)
         teach(model, 20)
-        assert list(model.slowness()) == [POD]
+        assert list(model.describe()["slowness"]) == [POD]
         model.forget(POD)
         model.forget(EndpointId("never there"))
-        assert model.slowness() == {}
+        assert model.describe()["slowness"] == {}
 
 
 class TestFirstAnswers:

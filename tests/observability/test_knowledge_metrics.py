@@ -72,3 +72,11 @@ def test_a_plugin_that_cannot_count_is_left_out_and_counted(monkeypatch: pytest.
     found = samples(metrics)
     assert found["pointsman_plugin_stat_total", "plugin=good", "stat=exact"] == 5
     assert found["pointsman_plugin_errors_total", "plugin=bad", "point=stats"] == 1
+
+
+def test_what_the_latency_model_has_learnt() -> None:
+    metrics = Metrics()
+    metrics.knowledge.latest = Knowledge(latency={"factors": {"prefill_base": 1.5}, "drifts": {"prefill": 2}})
+    found = samples(metrics)
+    assert found["pointsman_latency_factor", "part=prefill_base"] == 1.5
+    assert found["pointsman_latency_drifts_total", "part=prefill"] == 2

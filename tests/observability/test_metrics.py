@@ -32,6 +32,8 @@ NAMES = {
     "pointsman_plugin_errors_total": "counter",
     "pointsman_plugin_duration_seconds": "histogram",
     "pointsman_plugin_stat_total": "counter",
+    "pointsman_latency_factor": "gauge",
+    "pointsman_latency_drifts_total": "counter",
     "pointsman_tokenized_prompts_total": "counter",
     "pointsman_request_outcomes_total": "counter",
     "pointsman_ttft_seconds": "histogram",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from pointsman.app.picker import check_config
 from pointsman.errors import ConfigError
+from pointsman.framework.compat import BUILT_IN, NOT_YET
+from pointsman.framework.registry import installed_plugins
 
 PLUGINS = """
 - {type: label-selector-filter,
@@ -111,3 +114,27 @@ def test_what_cannot_work_is_refused_at_once(plugin: str, message: str, tmp_path
     with pytest.raises(ConfigError) as refused:
         check_config(str(file))
     assert message in str(refused.value)
+
+
+class TestPage:
+    """docs/llm-d-plugins.md says what the program does."""
+
+    ROWS = re.findall(
+        r"^\| (`.*?) \| (yes|built in|no) \|",
+        (Path(__file__).parents[2] / "docs/llm-d-plugins.md").read_text(),
+        re.MULTILINE,
+    )
+
+    def types(self, verdict: str) -> set[str]:
+        cells = " ".join(cell for cell, found in self.ROWS if found == verdict)
+        return {name for name in re.findall(r"`([^`]+)`", cells) if "*" not in name}
+
+    def test_yes_is_there(self) -> None:
+        assert self.types("yes") <= set(installed_plugins())
+        assert len(self.types("yes")) > 50
+
+    def test_no_is_refused_by_name(self) -> None:
+        assert self.types("no") == NOT_YET - set(installed_plugins())
+
+    def test_built_in_is_noted(self) -> None:
+        assert self.types("built in") <= set(BUILT_IN) | set(installed_plugins())

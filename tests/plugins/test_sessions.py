@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.builders import (
     make_endpoint,
     make_endpoints,
@@ -18,6 +20,7 @@ from tests.builders import (
     make_state,
 )
 
+from pointsman.api.endpoint import EndpointId
 from pointsman.api.result import SchedulingResult
 from pointsman.clock import ManualClock
 from pointsman.framework.keys import SESSION_ID_KEY, request_attribute_key
@@ -149,3 +152,20 @@ def test_ranks_are_endpoints_of_their_own() -> None:
 def test_refuses(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):
         make_plugin(SessionAffinityFilter, **parameters)
+
+
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_whatever_a_client_sends_pins_or_does_not(token: str, session: str) -> None:
+    request = make_request(headers={"x-session-token": token, "x-session-id": session})
+    for parameters in ({}, BY_ID):
+        plugin = make_plugin(SessionAffinityFilter, **parameters)
+        plugin.picked(request, make_result(ENDPOINTS[1]), make_state())
+        assert list(plugin.filter(request, ENDPOINTS, make_state())) in ([ENDPOINTS[1]], ENDPOINTS)
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_any_id_survives_its_token(name: str) -> None:
+    endpoint = msgspec.structs.replace(make_endpoint(0), id=EndpointId(f"default/{name.encode('utf-8', 'ignore')!r}"))
+    plugin = make_plugin(SessionAffinityFilter)
+    headers = dict(plugin.answer_headers(make_request(), endpoint, ""))
+    assert plugin.pinned(make_request(headers=headers), make_state()) == endpoint.id

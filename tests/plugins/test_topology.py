@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.builders import make_endpoint, make_plugin, make_request
 
 from pointsman.api.endpoint import Endpoint
@@ -104,3 +106,10 @@ def test_labels_of_ones_own() -> None:
 def test_refuses() -> None:
     with pytest.raises(msgspec.ValidationError, match="minAffinity"):
         make_plugin(TopologyAffinityFilter, minAffinity="planet")
+
+
+@given(st.lists(st.text("abc-=, ", max_size=8), max_size=6))
+def test_any_header_is_read(parts: list[str]) -> None:
+    found = parse_topology(",".join([*parts, "zone=z"]))
+    assert found[2] == "z"
+    assert nearness(found, found) <= 2

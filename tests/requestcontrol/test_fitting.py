@@ -129,7 +129,7 @@ def test_nor_does_one_of_a_pod_that_was_removed_and_came_back(rig: FittingRig) -
     rig.director.endpoint_removed(exchange.decision.endpoints[0])
     rig.answer(exchange)
     assert rig.model.samples == []
-    assert rig.model.slowness() == {}
+    assert rig.model.describe()["slowness"] == {}
 
 
 class TestShare:
@@ -182,3 +182,14 @@ def test_a_course_adds_up_requests_over_time(rig: FittingRig) -> None:
     assert (course.requests, course.waiting, course.arrived, course.arrived_tokens) == (0, 0, 2, 30)
     assert course.request_seconds == pytest.approx(0.5 + 2 * 1.5 + 1)
     assert course.context_seconds == pytest.approx(100 * 2 + 200 * 2.5)
+
+
+def test_work_handed_to_a_slow_pod_counts_for_more(rig: FittingRig) -> None:
+    rig.endpoints = rig.endpoints[:1]
+    pod = rig.endpoints[0].id
+    first = rig.ask("a" * 4000, stream=True)
+    alone = rig.ledger.load(pod).prefill_ms
+    first.end("client-abort")
+    rig.model.paces = {pod: 2.0}
+    rig.ask("b" * 4000, stream=True)
+    assert rig.ledger.load(pod).prefill_ms == pytest.approx(2 * alone)

@@ -127,7 +127,9 @@ class EndpointPickerConfig(_Strict, frozen=True):
     ``prometheus`` (engine gauges by PromQL; see docs/prometheus-source.md),
     ``fallback`` (what happens when the filters leave no endpoint), ``latencyProfile`` (engine coefficients behind every
     estimate in milliseconds: a name, or a file that ``pointsman calibrate`` wrote, relative to this one),
-    ``latencyFit`` (whether they are fitted to the answers looked at), ``observeShare`` (share of responses looked at for first token and usage),
+    ``latencyFit`` (whether they are fitted to the answers looked at), ``latencyPerPod`` (whether the fit tells pods
+    apart that are a third slower or faster than the others), ``observeShare`` (share of responses looked at for first
+    token and usage; the first fifty are looked at in any case when they are to be fitted, unless it is 0),
     ``pickBudget`` (milliseconds after which scorers still to come are left out, and a plugin that is still busy is cut
     off), ``shadow`` (a second configuration that looks at every decision and never acts: one of the profiles, a file
     relative to this one, or a preset; ``preset:NAME`` is always the preset) and ``shadowShare`` (share of decisions it
@@ -150,6 +152,7 @@ class EndpointPickerConfig(_Strict, frozen=True):
     fallback: FallbackMode = "round-robin"
     latency_profile: Name = "qwen3-32b-2xh100"
     latency_fit: bool = True
+    latency_per_pod: bool = True
     observe_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 150.0
     shadow: Name | None = None
@@ -175,6 +178,7 @@ class ShortConfig(_Strict, frozen=True):
     fallback: FallbackMode = "round-robin"
     latency_profile: Name = "qwen3-32b-2xh100"
     latency_fit: bool = True
+    latency_per_pod: bool = True
     observe_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     pick_budget: Annotated[float, Meta(gt=0, le=10_000)] = 150.0
     shadow: Name | None = None

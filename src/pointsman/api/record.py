@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pointsman.api.result import SchedulingResult
+from pointsman.api.result import ProfileRunResult, SchedulingResult
 
 
 class CandidateRecord(msgspec.Struct, frozen=True):
@@ -82,9 +82,24 @@ class DecisionRecord(msgspec.Struct, kw_only=True, gc=False):
 
     def candidates(self) -> list[CandidateRecord]:
         """Every endpoint that passed the filters, with its terms, best first."""
+        return [] if self.result is None else self._rows(self.result.profiles[self.result.primary])
+
+    def stages(self) -> dict[str, Any]:
+        """Stages done elsewhere, such as ``prefill``: by which profile, where, and who else could have done it."""
         if self.result is None:
-            return []
-        run = self.result.profiles[self.result.primary]
+            return {}
+        runs = {stage: self.result.profiles[name] for stage, name in self.result.stages.items()}
+        return {
+            stage: {
+                "profile": run.profile,
+                "chosen": run.targets[0].id,
+                "hostport": run.targets[0].hostport,
+                "candidates": [msgspec.to_builtins(row) for row in self._rows(run)],
+            }
+            for stage, run in runs.items()
+        }
+
+    def _rows(self, run: ProfileRunResult) -> list[CandidateRecord]:
         rows = [
             CandidateRecord(
                 endpoint=scored.endpoint.id,
@@ -117,6 +132,7 @@ class DecisionRecord(msgspec.Struct, kw_only=True, gc=False):
         """The record as plain data for JSON: no prompt text, no headers."""
         data: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__ if name != "result"}
         data |= {"ties": self.ties(), "margin": self.margin(), "dropped": self.dropped()}
+        data["stages"] = self.stages()
         data["shadow"] = msgspec.to_builtins(self.shadow)
         data["candidates"] = [msgspec.to_builtins(row) for row in self.candidates()]
         return data

@@ -12,6 +12,7 @@ from pointsman.api.endpoint import Endpoint
 from pointsman.console.server import ConsoleSources
 from pointsman.datalayer.datastore import Datastore
 from pointsman.framework.gauges import is_fresh
+from pointsman.latency.fit import FittingModel
 from pointsman.observability.knowledge_metrics import Knowledge, plugin_stats
 from pointsman.observability.redaction import without_passwords
 from pointsman.requestcontrol.ledger import Ledger
@@ -35,6 +36,7 @@ def console_sources(picker: Picker) -> ConsoleSources:
         config=lambda: dict(without_passwords(picker.director.plan.effective())),
         decisions=lambda count: [record.view() for record in records.last(count)],
         decision=decision,
+        latency=partial(_latency, picker),
     )
 
 
@@ -50,16 +52,23 @@ def _gather_metrics(picker: Picker) -> Callable[[], bytes]:
         streams=kv.streams(),
         tokens=dict(tokenizing.counts) if tokenizing is not None else {},
         plugins=plugin_stats(picker.plans.plan.plugins, metrics),
+        latency=_latency(picker),
     )
     return metrics.render
 
 
+def _latency(picker: Picker) -> dict[str, Any]:
+    cost = picker.handle.cost
+    return cost.describe() if isinstance(cost, FittingModel) else {}
+
+
 def _pods(picker: Picker) -> list[dict[str, Any]]:
     now = picker.clock.now()
+    slowness = _latency(picker).get("slowness", {})
     return [
         _pod(endpoint, picker.datastore, picker.ledger, now)
         | {"kv_events": picker.kv.fleet.describe(endpoint), "reading": picker.scraper.describe(endpoint.id)}
-        | {"kv_remembered": picker.kv.remembered.describe(endpoint.id)}
+        | {"kv_remembered": picker.kv.remembered.describe(endpoint.id), "slowness": slowness.get(endpoint.id)}
         for endpoint in picker.datastore.all()
     ]
 

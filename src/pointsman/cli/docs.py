@@ -116,7 +116,7 @@ One YAML file, given with `--config`; a preset's name does as well. It may be wr
 A running picker watches its file and the plugin files named in it. A changed one is checked and built completely, then
 put in force between two requests; one that cannot be used is refused in the log, counted in
 `pointsman_config_loads_total{result="refused"}`, and the old one stays. Plugins whose type, name and parameters did not
-change keep what they learnt. `latencyProfile` alone needs a restart.
+change keep what they learnt. `latencyProfile`, `latencyFit` and `latencyPerPod` need a restart.
 """
 
 

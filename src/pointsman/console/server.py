@@ -28,6 +28,8 @@ class ConsoleSources(msgspec.Struct, frozen=True):
     config: Callable[[], dict[str, Any]]
     decisions: Callable[[int], list[dict[str, Any]]]
     decision: Callable[[str], dict[str, Any] | None]
+    latency: Callable[[], dict[str, Any]] = dict
+    """What the latency model has learnt; empty when it does not learn."""
 
 
 class ConsoleServer:
@@ -51,6 +53,7 @@ class ConsoleServer:
                 web.get("/readyz", self._readyz),
                 web.get("/pods", self._pods),
                 web.get("/config", self._config),
+                web.get("/latency", self._latency),
                 web.get("/decisions", self._decisions),
                 web.get("/decisions/{id}", self._decision),
             ]
@@ -76,6 +79,9 @@ class ConsoleServer:
 
     async def _config(self, _: web.Request) -> web.Response:
         return _json(self._sources.config())
+
+    async def _latency(self, _: web.Request) -> web.Response:
+        return _json(self._sources.latency())
 
     async def _decisions(self, request: web.Request) -> web.Response:
         text = request.query.get("last", "20")

@@ -262,12 +262,15 @@ class Builder:
             raise self._loaded.error(error, (*self._loaded.root, "schedulingProfiles"))
         try:
             handler.check(tuple(built), tuple(self._plugins))
+            handler.main_profile()  # asked again by the Scheduler, where it may not fail
         except ConfigError as error:
             entries = self._loaded.config.plugins
             at = (i for i, entry in enumerate(entries) if (entry.name or entry.type) == handler.name)
             raise self._loaded.error(error, self._loaded.entry_paths[next(at)]) from None
         except Exception as error:
-            raise ConfigError(f"plugin {handler.name!r}: check() failed: {type(error).__name__}: {error}") from error
+            raise ConfigError(
+                f"plugin {handler.name!r}: check() or main_profile() failed: {type(error).__name__}: {error}"
+            ) from error
         return handler
 
     def _ordered_producers(self) -> list[DataProducer[Any]]:

@@ -35,9 +35,14 @@ BUILT_IN: dict[str, str] = {
 
 NOT_YET: frozenset[str] = frozenset(
     {
+        "disaggregatedset-rollout-screener",
         "file-discovery",
         "mm-embeddings-cache-producer",
         "mm-embeddings-cache-scorer",
+        "multicluster-kv-cache-utilization-scorer",
+        "multicluster-prefix-cache-scorer",
+        "multicluster-queue-scorer",
+        "multicluster-session-affinity-filter",
         "request-attribute-reporter",
     }
 )

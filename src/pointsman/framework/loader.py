@@ -205,6 +205,7 @@ def _from_short(document: Document, root: Path_, source: str) -> LoadedConfig:
         fallback=short.fallback,
         latency_profile=short.latency_profile,
         latency_fit=short.latency_fit,
+        latency_per_pod=short.latency_per_pod,
         observe_share=short.observe_share,
         pick_budget=short.pick_budget,
         shadow=short.shadow,

@@ -50,6 +50,9 @@ class CostModel(Protocol):
         """One decode step of a batch of ``requests`` with ``context_tokens`` in all; affine in both."""
 
 
+NO_PACES: Mapping[EndpointId, float] = {}
+
+
 class Handle(msgspec.Struct, frozen=True):
     """What a plugin may use of the world. Time and randomness come from here, never from modules."""
 
@@ -59,6 +62,15 @@ class Handle(msgspec.Struct, frozen=True):
     cost: CostModel
     kv: KvLookup | None = None
     """What the engines say of their KV caches; None where nothing listens to them."""
+
+    @property
+    def paces(self) -> Mapping[EndpointId, float]:
+        """How many times longer than elsewhere work takes at endpoints that stand out; 1 for those not named.
+
+        The cost model knows, where it fits itself and is asked to by ``latencyPerPod``.
+        """
+        paces: Mapping[EndpointId, float] = getattr(self.cost, "paces", NO_PACES)
+        return paces
 
 
 class PluginSpec(msgspec.Struct, frozen=True):
@@ -175,6 +187,10 @@ class ProfileHandler(Plugin[P]):
         Raises:
             RequestError: to refuse; anything else that is raised costs the handler its say.
         """
+
+    def main_profile(self) -> str | None:
+        """The profile that decides alone when this handler fails; None: the first that it ran, else the first."""
+        return None
 
     def check(self, profiles: Collection[str], plugins: Collection[str]) -> None:
         """See that what the parameters name is there, when a configuration is loaded.

@@ -42,6 +42,8 @@ class Scheduler:
         self._observer = observer
         self._watchdog = watchdog or Watchdog()
         self._cursor = 0
+        main = handler.main_profile()
+        self._main = main if main in self.profiles else None
 
     def schedule(
         self, request: InferenceRequest, endpoints: Sequence[Endpoint], state: CycleState, deadline: float = math.inf
@@ -71,7 +73,7 @@ class Scheduler:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a plugin does, the request goes on
             report(self._observer, handler.name, "handle-profiles", error)
-            name = next(iter(results), None) or next(iter(self.profiles))
+            name = self._main or next(iter(results), None) or next(iter(self.profiles))
             primary = results.get(name) or run(name)
             result = SchedulingResult(name, results)
         if primary.fallback and primary.targets:

@@ -16,16 +16,15 @@ where the two pull, the lower wins.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from statistics import median
 from typing import Any
 
 import msgspec
 
 from pointsman.api.endpoint import EndpointId
 from pointsman.latency.model import LatencyModel
+from pointsman.latency.paces import Paces
 from pointsman.latency.scales import Scales
 
 INTERFERENCE = 0.875
@@ -44,8 +43,7 @@ _HIDDEN = 1.25
 _USUAL_ERROR, _WAIT_ERROR = 0.05, 0.35
 """Of a TTFT, as a share of it; and of the wait for the running step, as a share of a step (uniform: 0.29)."""
 _LEAST_MS = 1e-3
-_POD_RATE = 0.1
-_POD_LEAST = 5
+_PACES_EVERY = 8
 _MOST_RATIO = 100.0
 _HUGE = 1e9
 
@@ -82,25 +80,17 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     joined_tokens: float
 
 
-class _Pace:
-    """How much longer than expected one pod's decode steps take: a smoothed logarithm."""
-
-    __slots__ = ("count", "log")
-
-    def __init__(self) -> None:
-        self.count, self.log = 0, 0.0
-
-    def add(self, ratio: float) -> None:
-        self.count += 1
-        ratio = min(_MOST_RATIO, max(1 / _MOST_RATIO, ratio))
-        self.log += max(_POD_RATE, 1 / self.count) * (math.log(ratio) - self.log)
-
-
 class FittingModel:
     """A :class:`pointsman.framework.plugin.CostModel` that is told how requests went. One owner, one thread.
 
     Args:
         seed: coefficients to begin with; factors stay within 0.1 to 10 of them.
+        per_pod: whether a pod that is slower or faster than the others is told in ``paces``.
+
+    Attributes:
+        paces: by endpoint, how many times longer than elsewhere work takes there; only those that stand out. Replaced
+            as a whole.
+        begun: requests whose answers are looked at, so far.
     """
 
     __slots__ = (
@@ -110,22 +100,28 @@ class FittingModel:
         "_counts",
         "_decode",
         "_decode_base",
+        "_known",
         "_paces",
         "_pair",
         "_prefill",
         "_request",
         "_token",
+        "_told",
         "begun",
+        "paces",
+        "per_pod",
         "seed",
     )
 
-    def __init__(self, seed: LatencyModel) -> None:
-        self.seed = seed
+    def __init__(self, seed: LatencyModel, *, per_pod: bool = False) -> None:
+        self.seed, self.per_pod = seed, per_pod
+        self.paces: Mapping[EndpointId, float] = {}
         self._prefill, self._decode = Scales(_TOO_LONG), Scales()
         self._counts: Counter[str] = Counter()
-        self._paces: dict[EndpointId, _Pace] = {}
+        self._paces = Paces()
+        self._known: Mapping[EndpointId, float] = {}
+        self._told = 0
         self.begun = 0
-        """Requests whose answers are looked at, so far."""
         self._apply()
 
     def prefill_ms(self, new_tokens: float, cached_tokens: float) -> float:
@@ -150,10 +146,18 @@ class FittingModel:
             self._learn_decode(sample, step)
         self._learn_prefill(sample, step)
         self._apply()
+        self._told += 1
+        if self._told % _PACES_EVERY == 0:
+            self._known = self._paces.outstanding()
+            if self.per_pod:
+                self.paces = self._known
 
     def forget(self, endpoint: EndpointId) -> None:
         """An endpoint is gone."""
-        self._paces.pop(endpoint, None)
+        self._paces.forget(endpoint)
+        self._known = self._paces.outstanding()
+        if self.per_pod:
+            self.paces = self._known
 
     def model(self) -> LatencyModel:
         """The coefficients in force."""
@@ -167,12 +171,6 @@ class FittingModel:
             decode_per_context_token=self._context_token,
             source=f"fitted, from: {self.seed.source}",
         )
-
-    def slowness(self) -> Mapping[EndpointId, float]:
-        """Times per token of each pod over the median pod's: 2 is half as fast. Shown, not used."""
-        known = {endpoint: pace.log for endpoint, pace in self._paces.items() if pace.count >= _POD_LEAST}
-        middle = median(known.values()) if known else 0.0
-        return {endpoint: math.exp(pace - middle) for endpoint, pace in known.items()}
 
     def describe(self) -> dict[str, Any]:
         """What has been learnt, as plain data: factors on the seed, coefficients, errors, counts, speeds of pods."""
@@ -189,7 +187,7 @@ class FittingModel:
             "samples": {"prefill": prefill.count, "decode": decode.count, **self._counts},
             "error": {"ttft": round(prefill.spread, 4), "step": round(decode.spread, 4)},
             "drifts": {"prefill": prefill.drifts, "decode": decode.drifts},
-            "slowness": {endpoint: round(value, 3) for endpoint, value in self.slowness().items()},
+            "slowness": {endpoint: round(value, 3) for endpoint, value in self._paces.slowness().items()},
         }
 
     def _step(self, sample: Sample) -> float | None:
@@ -211,13 +209,11 @@ class FittingModel:
         seed = self.seed
         growth = seed.decode_per_request * sample.batch + seed.decode_per_context_token * sample.context_tokens
         expected = self._decode.first * seed.decode_base + self._decode.second * growth
+        if expected > 0:
+            self._paces.add(sample.endpoint, step / expected)
+        step /= self._known.get(sample.endpoint, 1.0)
         whole = max(expected, 0.5 * step, _LEAST_MS)
         self._decode.learn(seed.decode_base / whole, growth / whole, step / whole)
-        if expected > 0:
-            pace = self._paces.get(sample.endpoint)
-            if pace is None:
-                pace = self._paces[sample.endpoint] = _Pace()
-            pace.add(step / expected)
 
     def _step_at_pick(self, sample: Sample, measured: float | None) -> float:
         """A decode step when the request came, ms.
@@ -244,6 +240,8 @@ class FittingModel:
         if not shared and own < _HIDDEN * step:
             self._counts["hidden"] += 1
             return
+        pace = self._known.get(sample.endpoint, 1.0)
+        own, ttft, step = own / pace, ttft / pace, step / pace
         weight = INTERFERENCE if shared else 1.0
         base = weight * seed.prefill_base
         tokens = weight * (seed.prefill_ms(new, sample.cached_tokens) - seed.prefill_base)

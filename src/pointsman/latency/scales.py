@@ -14,7 +14,7 @@ LEAST, MOST = 0.1, 10.0
 """Factors stay between these."""
 _VARIANCE = 4.0
 """Of both factors at first: a seed three times too low is an error of 1 standard deviation."""
-_TIED = 0.97
+_TIED = 0.99
 """Correlation of the two: an engine that is slower is mostly slower at everything."""
 _WANDER = 4e-6
 """Variance gained per measurement. With a noise of 10 % the filter then looks back on some 50 measurements."""
@@ -24,8 +24,10 @@ _SPREAD_RATE = 0.05
 _NORMAL = 1.4826
 """Standard deviation over median size, of normal errors."""
 _HUBER = 1.5
-_SLACK, _ALARM, _CLIP = 0.6, 8.0, 2.0
-"""CUSUM, in standard deviations: less than the slack is no drift; five clipped steps in a row are an alarm."""
+_SLACK, _ALARM, _CLIP = 0.6, 12.0, 2.0
+"""CUSUM, in standard deviations: less than the slack is no drift; nine clipped steps in a row are an alarm."""
+_DRIFTED = 0.08
+"""Variance gained by an alarm: some five measurements then decide, not one, which may be the outlier that caused it."""
 
 
 class Scales:
@@ -104,7 +106,7 @@ class Scales:
             self._above = self._below = 0.0
             self.drifts += 1
             self.spread = max(self.spread, 0.5 * _FIRST_SPREAD)
-            self._grow(0.5 * _VARIANCE)
+            self._grow(_DRIFTED)
 
     def _grow(self, variance: float) -> None:
         """Less sure of both, at most as little as at first: what is never measured must not become arbitrary."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pointsman.framework.observer import Observer
@@ -29,6 +29,7 @@ class Knowledge(msgspec.Struct, frozen=True):
         streams: how each event stream is.
         tokens: prompts by the way their tokens were found, and ``WAY-late``, ``WAY-skipped``…
         plugins: counts that plugins keep, by plugin.
+        latency: what the latency model has learnt (its ``describe()``); empty when it does not learn.
     """
 
     index: KVIndexStats | None = None
@@ -36,6 +37,7 @@ class Knowledge(msgspec.Struct, frozen=True):
     streams: Sequence[StreamStatus] = ()
     tokens: Mapping[str, int] = {}
     plugins: Mapping[str, Mapping[str, int]] = {}
+    latency: Mapping[str, Any] = {}
 
 
 def plugin_stats(plugins: Mapping[str, Plugin[Any]], observer: Observer) -> dict[str, Mapping[str, int]]:
@@ -79,3 +81,19 @@ class KnowledgeMetrics(Collector):
             for stat, count in counts.items():
                 stats.add_metric((plugin, stat), count)
         yield stats
+        yield from _of_latency(known.latency)
+
+
+def _of_latency(learnt: Mapping[str, Any]) -> Iterator[Metric]:
+    factors = GaugeMetricFamily(
+        "pointsman_latency_factor", "What the latency model makes of its profile, as factors.", labels=("part",)
+    )
+    drifts = CounterMetricFamily(
+        "pointsman_latency_drifts", "Times the engines were seen to have changed their speed.", labels=("part",)
+    )
+    for part, factor in learnt.get("factors", {}).items():
+        factors.add_metric((part,), factor)
+    for part, count in learnt.get("drifts", {}).items():
+        drifts.add_metric((part,), count)
+    yield factors
+    yield drifts

@@ -12,18 +12,16 @@ import asyncio
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from copy import copy
 from functools import partial
 from random import Random
 from time import perf_counter
-from typing import Protocol, cast
+from typing import cast
 
 import msgspec
 
-from pointsman.api.endpoint import NO_LOAD, Endpoint
-from pointsman.api.record import DecisionRecord
+from pointsman.api.endpoint import Endpoint
 from pointsman.api.request import DEFAULT_FLOW, InferenceRequest, RequestHead
-from pointsman.api.result import RoutingDecision, SchedulingResult
+from pointsman.api.result import SchedulingResult
 from pointsman.clock import Clock
 from pointsman.errors import NoEndpointsError, RequestError, ShuttingDownError
 from pointsman.framework.keys import REMOTE_MATCHES
@@ -31,35 +29,20 @@ from pointsman.framework.kv import RemoteKv, RemoteMatches
 from pointsman.framework.observer import Observer
 from pointsman.framework.plan import Plan
 from pointsman.framework.plugin import CostModel
-from pointsman.framework.shadowing import Decided
 from pointsman.framework.state import CycleState
 from pointsman.framework.watchdog import report
-from pointsman.latency.fit import FittingModel
-from pointsman.requestcontrol.decision import decision_record
+from pointsman.requestcontrol.commit import REQUEST_ID, Committer, EndpointSource, Verdict
 from pointsman.requestcontrol.exchange import Exchange, Pending
-from pointsman.requestcontrol.fitting import Sighting
 from pointsman.requestcontrol.foreknowledge import NO_MATCHES, find_out
-from pointsman.requestcontrol.hints import owned_headers, read_hints
-from pointsman.requestcontrol.ledger import Ledger, Reservation
-from pointsman.requestcontrol.live import LiveExchange
+from pointsman.requestcontrol.hints import read_hints
+from pointsman.requestcontrol.ledger import Ledger
 from pointsman.requestcontrol.parsers.registry import parse_request
-from pointsman.requestcontrol.plugin_calls import answer_headers, flow_of, request_headers
+from pointsman.requestcontrol.plugin_calls import flow_of
 from pointsman.requestcontrol.policies import NO_POLICIES, ModelPolicies
 from pointsman.requestcontrol.rewrite import replace_model
 from pointsman.requestcontrol.tokenizing.service import Tokenizing, enrich
 
-REQUEST_ID = "x-request-id"
 MAX_ID = 200
-
-
-class EndpointSource(Protocol):
-    """Where candidates come from."""
-
-    def snapshot(self) -> tuple[Endpoint, ...]:
-        """Healthy endpoints as of now, immutable."""
-
-    def all(self) -> tuple[Endpoint, ...]:
-        """Those too that get no new requests, for want of health or because they are drained."""
 
 
 class Director:
@@ -86,13 +69,10 @@ class Director:
         self._plan = plan
         self._endpoints = endpoints
         self._ledger = ledger
-        self._cost = cost
-        self._fitting = cost if isinstance(cost, FittingModel) else None
         self._clock = clock
         self._rng = rng
         self._observer = observer
-        self._on_end = on_end
-        self._on_load = on_load
+        self._committer = Committer(endpoints, ledger, cost, clock, rng, observer, on_end, on_load)
         self.draining = False
 
     @property
@@ -106,8 +86,8 @@ class Director:
     def endpoint_removed(self, endpoint: Endpoint) -> None:
         """Tell everyone that keeps state by endpoint."""
         self._ledger.forget(endpoint.id)
-        if self._fitting is not None:
-            self._fitting.forget(endpoint.id)
+        if self._committer.fitting is not None:
+            self._committer.fitting.forget(endpoint.id)
         self._observer.endpoint_removed(endpoint.id)
         plan = self._plan
         plan.watchdog.begin(perf_counter() + plan.config.pick_budget / 1000)
@@ -181,7 +161,7 @@ class Director:
         except RequestError as error:
             self._observer.refused(error.reason)
             raise
-        return self._commit(plan, request, result, candidates, state, received, changed)
+        return self._committer.commit(plan, Verdict(request, result, candidates, state, received, changed))
 
     def _parse(self, plan: Plan, head: RequestHead, body: bytes) -> InferenceRequest:
         hints = read_hints(head.headers)
@@ -244,108 +224,6 @@ class Director:
         except Exception as error:  # noqa: BLE001 - the last step down
             self._observer.plugin_failed("scheduler", "schedule", error)
             return plan.scheduler.round_robin(endpoints, "scheduler-error")
-
-    def _commit(
-        self,
-        plan: Plan,
-        request: InferenceRequest,
-        result: SchedulingResult,
-        candidates: Sequence[Endpoint],
-        state: CycleState,
-        received: float,
-        body: bytes | None,
-    ) -> Exchange:
-        chosen, prefiller = result.chosen, result.prefiller
-        known = self._cached_tokens(plan, request, chosen, state)
-        # with a prefill pod, nothing is left to compute at the chosen one
-        uncached = request.prompt_tokens - (known or 0) if prefiller is None else 0
-        before = copy(self._ledger.load(chosen.id)) if plan.shadow is not None else NO_LOAD
-        share, fitting = plan.config.observe_share, self._fitting
-        observe = self._rng.random() < share or (fitting is not None and fitting.wants(share))
-        sighting = None
-        if observe and fitting is not None and prefiller is None:
-            sighting = Sighting(fitting, self._ledger, chosen.id, request.prompt_tokens, known)
-        prefill = None
-        if prefiller is not None:
-            there = self._cached_tokens(plan, request, prefiller, state) or 0
-            prefill = self._reserve(prefiller, request, request.prompt_tokens - there, prefill_only=True)
-        reservation = self._reserve(chosen, request, uncached)
-        for observer in plan.pick_observers:
-            name = getattr(observer, "name", "?")
-            try:
-                plan.watchdog.call(name, observer.picked, request, result, state)
-            except Exception as error:  # noqa: BLE001 - the decision stands
-                report(self._observer, name, "picked", error)
-        record = decision_record(request, result, received, known, self._clock)
-        self._observer.decided(record)
-        if plan.shadow is not None:
-            plan.shadow.decided(Decided(request, candidates, state, result, record, before, uncached))
-        return LiveExchange(
-            self._decision(plan, request, result, state, record, body),
-            reservation,
-            prefill=prefill,
-            plan=plan,
-            ledger=self._ledger,
-            clock=self._clock,
-            observer=self._observer,
-            observe_body=observe,
-            sighting=sighting,
-            locate=self._locate,
-            on_end=self._on_end,
-        )
-
-    def _reserve(
-        self, endpoint: Endpoint, request: InferenceRequest, uncached: int, *, prefill_only: bool = False
-    ) -> Reservation:
-        context = request.prompt_tokens
-        return self._ledger.reserve(
-            endpoint.id,
-            uncached_tokens=uncached,
-            context_tokens=context,
-            prefill_ms=self._cost.prefill_ms(uncached, context - uncached) if uncached else 0.0,
-            prefill_only=prefill_only,
-        )
-
-    def _decision(
-        self,
-        plan: Plan,
-        request: InferenceRequest,
-        result: SchedulingResult,
-        state: CycleState,
-        record: DecisionRecord,
-        body: bytes | None,
-    ) -> RoutingDecision:
-        ask = None
-        if plan.answer_headers:
-            ask = partial(answer_headers, plan, self._observer, request, result.chosen)
-        headers = {REQUEST_ID: request.id}
-        if plan.request_headers:
-            headers |= request_headers(plan, self._observer, request, result, state)
-        return RoutingDecision(
-            request,
-            result.targets,
-            record,
-            headers,
-            body,
-            tuple(name for name in owned_headers(request.headers) if name not in headers),
-            ask,
-            self._on_load,
-        )
-
-    def _locate(self, hostport: str) -> Endpoint | None:
-        return next((e for e in self._endpoints.all() if e.hostport == hostport), None)
-
-    def _cached_tokens(self, plan: Plan, request: InferenceRequest, chosen: Endpoint, state: CycleState) -> int | None:
-        """Prompt tokens that the endpoint is believed to hold by the best match written; None when nobody knows."""
-        for key in plan.match_keys:
-            match = state.get(key)
-            if match is None:
-                continue
-            try:
-                return max(0, min(int(match.tokens(chosen.slot)), request.prompt_tokens - 1))
-            except Exception as error:  # noqa: BLE001 - a producer of the user's may write anything there
-                self._observer.plugin_failed(key.name, "match", error)
-        return None
 
 
 def _request_id(head: RequestHead) -> str:

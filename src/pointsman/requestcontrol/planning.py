@@ -62,7 +62,7 @@ def make_cost(plan: Plan) -> CostModel:
         ConfigError: if its file has become unreadable since the plan was built.
     """
     seed = _latency_model(plan.config.latency_profile, plan.source)
-    return FittingModel(seed) if plan.config.latency_fit else seed
+    return FittingModel(seed, per_pod=plan.config.latency_per_pod) if plan.config.latency_fit else seed
 
 
 def _latency_model(name: str, source: str) -> LatencyModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from tests.builders import make_endpoint
-from tests.requestcontrol.rig import Rig, chosen, write_config
+from tests.requestcontrol.rig import CHAT, Rig, chosen, write_config
 
 from pointsman.api.endpoint import Endpoint, EndpointId
+from pointsman.api.request import RequestHead
 from pointsman.errors import ConfigError, NoEndpointsError
+from pointsman.extproc import wire
+from pointsman.extproc.stream import Stream
 from pointsman.framework.keys import PEER_ENDPOINT_KEY
 from pointsman.requestcontrol.exchange import Exchange
 
@@ -62,6 +66,32 @@ def test_one_decodes_another_prefills(tmp_path: Path) -> None:
     assert rig.metrics.registry.get_sample_value("pointsman_fallbacks_total", {"reason": "filters-drained"}) is None
 
 
+def test_the_record_tells_of_the_stages(tmp_path: Path) -> None:
+    rig = always(tmp_path, "prefill", "decode", "prefill")
+    record = rig.ask().decision.record
+    stage = record.view()["stages"]["prefill"]
+    assert (stage["profile"], stage["chosen"], stage["hostport"]) == ("prefill", "default/pod-0", "10.0.0.0:8000")
+    assert [row["endpoint"] for row in stage["candidates"]] == ["default/pod-0", "default/pod-2"]
+    assert [row.endpoint for row in record.candidates()] == ["default/pod-1"]
+    assert always(tmp_path, "decode").ask().decision.record.view()["stages"] == {}
+
+
+def test_on_the_wire(tmp_path: Path) -> None:
+    rig = always(tmp_path, "prefill", "decode")
+    stream = Stream(rig.director)
+    sent = {":method": "POST", ":path": CHAT, "x-request-id": "r1", PREFILL: "evil:1", ENCODE: "evil:2"}
+    mode = wire.BodyMode.BUFFERED
+    assert stream.feed(wire.RequestHeaders(RequestHead(sent), request_body_mode=mode)) == [
+        wire.Continue("request_headers")
+    ]
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": LONG}]}).encode()
+    (route,) = stream.feed(wire.RequestBody(body, end_of_stream=True))
+    assert isinstance(route, wire.Route)
+    assert route.destination == "10.0.0.1:8000"
+    assert dict(route.set_headers) == {"x-request-id": "r1", PREFILL: "10.0.0.0:8000"}
+    assert route.remove_headers == (ENCODE,)
+
+
 def test_images_are_encoded_elsewhere(tmp_path: Path) -> None:
     rig = always(tmp_path, "encode", "prefill", "decode", "encode")
     assert headers(rig.ask(messages=IMAGE)) == {PREFILL: "10.0.0.1:8000", ENCODE: "10.0.0.0:8000"}
@@ -104,6 +134,28 @@ def test_what_a_client_sends_does_not_go_on(tmp_path: Path) -> None:
     assert decision.headers[PREFILL] == "10.0.0.0:8000"
     assert set(decision.remove_headers) == {ENCODE, "x-data-parallel-host-port"}
     assert set(always(tmp_path, "decode").ask(headers=sent).decision.remove_headers) == set(sent)
+
+
+@pytest.mark.parametrize("order", ["decode-first", "prefill-first"])
+def test_a_decider_that_breaks_costs_its_stage(tmp_path: Path, order: str) -> None:
+    code = """
+from pointsman.framework.plugin import Params, register
+from pointsman.plugins.deciders._decider import StageDecider
+
+@register("broken")
+class Broken(StageDecider[Params]):
+    def wanted(self, request, decode, state):
+        raise ValueError("no")
+"""
+    (tmp_path / "own.py").write_text(code)
+    path = config(
+        tmp_path, ["broken"], ("prefill", "encode", "decode"), stageOrder=order, deciders={"encode": "broken"}
+    )
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"pluginPaths": ["own.py"]}))
+    rig = Rig(path, pods("prefill", "decode", "encode"))
+    exchange = rig.ask()
+    assert (chosen(exchange), headers(exchange)) == ("default/pod-1", {}), "never to a pod that does not decode"
+    assert rig.count("plugin_errors_total", plugin="disagg-profile-handler", point="handle-profiles") == 1
 
 
 class TestPrefillFirst:

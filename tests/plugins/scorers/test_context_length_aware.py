@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.builders import make_endpoint, make_endpoints, make_plugin, make_request, make_state
 
 from pointsman.plugins.scorers.context_length_aware import ContextLengthAware
@@ -62,3 +64,12 @@ def test_does_not_filter_unless_told() -> None:
 def test_refuses() -> None:
     with pytest.raises(msgspec.ValidationError, match="label"):
         make_plugin(ContextLengthAware, label="")
+
+
+@given(st.text("0123456789- .+e", max_size=12), st.integers(0, 2_000_000))
+def test_any_label_gives_a_score(text: str, tokens: int) -> None:
+    endpoint, request = make_endpoint(labels={LABEL: text}), make_request(prompt_tokens=tokens)
+    (score,) = make_plugin(ContextLengthAware).score(request, [endpoint], make_state())
+    kept = make_plugin(ContextLengthAware, enableFiltering=True).filter(request, [endpoint], make_state())
+    assert 0 < score <= 1
+    assert bool(kept) == (score >= 0.3), "in range, or no range at all"

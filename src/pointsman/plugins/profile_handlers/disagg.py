@@ -130,6 +130,9 @@ class _Stages(ProfileHandler[P], RequestHeaders):
         """
         return dict(self._counts)
 
+    def main_profile(self) -> str:
+        return self._asked.profiles.decode
+
     def check(self, profiles: Collection[str], plugins: Collection[str]) -> None:
         asked, fields = self._asked, self.fields
         deciders = msgspec.structs.asdict(asked.deciders)

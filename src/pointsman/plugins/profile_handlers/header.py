@@ -35,6 +35,9 @@ class HeaderProfileHandler(ProfileHandler[HeaderProfileParams]):
     formula = "the profile that the header names, else defaultProfile"
     inputs = "request header"
 
+    def main_profile(self) -> str:
+        return self.params.default_profile
+
     def check(self, profiles: Collection[str], plugins: Collection[str]) -> None:
         default = self.params.default_profile
         if len(profiles) > 1 and default not in profiles:

@@ -22,7 +22,7 @@ class UncachedPrefillCostParams(Params, frozen=True):
 class UncachedPrefillCost(CostScorer[UncachedPrefillCostParams]):
     """What the request itself will cost there; without a known prefix, the whole prompt."""
 
-    formula = "prefill_ms(prompt tokens - cached, cached), by the configured latency model"
+    formula = "prefill_ms(prompt tokens - cached, cached), by the latency model; times the pod's pace if it stands out"
     inputs = "prompt length, prefix match of the named producer"
 
     def requires(self) -> tuple[PluginSpec, ...]:
@@ -37,4 +37,9 @@ class UncachedPrefillCost(CostScorer[UncachedPrefillCostParams]):
         # Most endpoints hold the same, usually nothing: each amount is worked out once.
         prefill, prompt = self.handle.cost.prefill_ms, request.prompt_tokens
         cost = {tokens: prefill(prompt - tokens, tokens) for tokens in set(cached)}
+        paces = self.handle.paces
+        if paces:
+            return [
+                cost[tokens] * paces.get(endpoint.id, 1.0) for tokens, endpoint in zip(cached, endpoints, strict=True)
+            ]
         return [cost[tokens] for tokens in cached]
