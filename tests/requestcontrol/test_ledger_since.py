@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pointsman.api.endpoint import NO_GROWTH, EndpointId, Growth
 from pointsman.clock import ManualClock
-from pointsman.requestcontrol.ledger import REMEMBERED, Ledger, Reservation
+from pointsman.requestcontrol.lane import REMEMBERED
+from pointsman.requestcontrol.ledger import Ledger, Reservation
 
 POD, OTHER = EndpointId("default/pod-0"), EndpointId("default/pod-1")
 
