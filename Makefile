@@ -50,7 +50,8 @@ e2e-vllm: $(STAMP) $(VLLM_STAMP)  ## against two real vLLM servers on CPU (insta
 	$(PYTEST) tests/e2e -m vllm -s
 
 bench: $(STAMP)  ## every measurement behind a claim
-	@for f in bench/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+	@for f in bench/*.py; do echo "== $$f"; \
+	  case $$f in bench/policies.py) quick=--quick;; *) quick=;; esac; $(BIN)/python $$f $$quick || exit 1; done
 
 docs: $(STAMP)  ## write the generated pages (docs/plugins.md, docs/configuration.md)
 	$(BIN)/python -m pointsman.cli.docs docs

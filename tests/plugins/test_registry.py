@@ -48,7 +48,14 @@ SCORERS = [
     "token-load-scorer",
     "topology-affinity-scorer",
 ]
-COSTS = ["decode-interference-cost", "kv-pressure-cost", "reserved-work-cost", "uncached-prefill-cost"]
+COSTS = [
+    "adapter-load-cost",
+    "decode-interference-cost",
+    "kv-pressure-cost",
+    "reserved-work-cost",
+    "tier-copy-cost",
+    "uncached-prefill-cost",
+]
 PICKERS = ["max-score-picker", "random-picker", "round-robin-picker", "top-k", "weighted-random-picker"]
 PRODUCERS = [
     "agent-identity",

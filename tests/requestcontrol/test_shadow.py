@@ -168,7 +168,8 @@ def test_producers_that_both_have_are_run_once(tmp_path: Path) -> None:
     assert isinstance(shadow, Shadow)
     assert looks(rig) == {"same": 3}
     assert shadow._own == []
-    assert shadow._told.pick == []
+    told = [getattr(observer, "name", "?") for observer in shadow._told.pick]
+    assert told == ["adapter-load-cost"], "scorers are the shadow's own, and so is what they remember"
 
 
 def test_on_a_loop_it_waits_until_the_answer_is_out(tmp_path: Path) -> None:

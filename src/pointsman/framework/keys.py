@@ -20,12 +20,15 @@ class PrefixMatch(msgspec.Struct, frozen=True):
         blocks: consecutive leading blocks held, by ``Endpoint.slot``; a slot past the end holds none.
         worth: what these are worth to scorers, in blocks, where tiers slower than GPU memory count for less; by slot
             and as long as ``blocks``. Empty: all count in full.
+        slower: of the tokens held, those whose best tier is CPU memory and those on disk or remote, by slot; a slot
+            that holds all of its own in GPU memory is left out.
     """
 
     block_tokens: int
     total_blocks: int
     blocks: Sequence[int] = ()
     worth: Sequence[float] = ()
+    slower: Mapping[int, tuple[int, int]] = {}
 
     def of(self, slot: int) -> int:
         """Leading blocks that the endpoint in ``slot`` holds."""

@@ -52,6 +52,13 @@ def run(kv: FakeKv | None, *, ids: tuple[int, ...] | None = IDS, **parameters: A
     return state.read(prefix_match_key(producer.name)), producer
 
 
+@pytest.mark.parametrize(("trust", "tokens"), [(1.0, 16), (0.98, 16), (0.97, 64), (0.5, 64)])
+def test_where_a_stream_has_gaps_a_larger_guess_counts(trust: float, tokens: int) -> None:
+    found, producer = run(FakeKv({0: 16, 1: 96, 2: 48}, [16], {0: trust, 1: trust, 2: trust}))
+    assert [found.tokens(slot) for slot in range(3)] == [tokens, 96, 48]  # guesses: 64, 64, 0
+    assert producer.stats() == {"exact": 1, "approximate": 0}
+
+
 def test_the_engines_word_counts_where_it_can_be_trusted() -> None:
     found, producer = run(FakeKv({0: 0, 1: 96, 2: 48}, [16], {0: 1.0, 1: 0.4, 2: 0.5}))
     assert [found.tokens(slot) for slot in range(3)] == [0, 64, 48]  # of the second one, the guess

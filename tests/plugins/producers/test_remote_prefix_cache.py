@@ -62,6 +62,7 @@ def test_slower_tiers_are_worth_less_and_are_held_all_the_same() -> None:
     assert (found.tokens(0), found.tokens(1)) == (96, 96)
     assert found.worth_of(0) == pytest.approx(3 + 2 * 0.8 + 0.5)
     assert found.worth_of(1) == 6
+    assert found.slower == {0: (32, 16)}
     alike = [{"name": "cpu", "weight": 1.0}, {"name": "disk", "weight": 1.0}]
     found = run(make_plugin(RemotePrefixCacheProducer, kvCacheBackendConfigs=alike), answer)
     assert found.worth_of(0) == found.worth_of(1) == 6

@@ -72,6 +72,7 @@ def test_slower_tiers_are_worth_less_and_held_all_the_same(fleet: FleetIndex) ->
     match = match_of(state)
     assert [match.share(slot) for slot in range(5)] == pytest.approx([0.8, 0.4 + 0.8 * 0.4, 0.5, 0, 0])
     assert [match.tokens(slot) for slot in range(4)] == [8 * SIZE, 8 * SIZE, 10 * SIZE, 0]
+    assert match.slower == {1: (4 * SIZE, 0), 2: (0, 10 * SIZE)}, "what tier-copy-cost charges"
     request = make_request(BODY, token_ids=IDS)
     assert cached_tokens(request, match, PODS) == [8 * SIZE, 8 * SIZE, 10 * SIZE, 0]
     scorer = make_plugin(

@@ -24,6 +24,9 @@ from pointsman.plugins.producers._tiers import Backend, Weights, tier_weights, w
 
 ENOUGH = 0.5
 """Confidence below which an endpoint's stream is not believed."""
+CERTAIN = 0.98
+"""Confidence below which the guess counts where it is more: batches that never came leave blocks unknown, and with one
+in ten missing the guess alone is the better one (docs/design/0002-terms-of-the-default-cost.md)."""
 
 BACKENDS = "parameters.indexerConfig.kvCacheBackendConfigs"
 
@@ -137,7 +140,8 @@ class PrecisePrefixCacheProducer(DataProducer[PrecisePrefixCacheParams], PickObs
     """Matches the prompt's token ids against what the engines say they hold.
 
     Endpoints whose event stream is silent, gapped or missing count by the approximate match, and so do all when the
-    token ids of the prompt are not known: then the pick is as good as with the approximate producer alone.
+    token ids of the prompt are not known: then the pick is as good as with the approximate producer alone. Where a
+    stream has gaps but is believed, the larger of both matches counts.
     """
 
     formula = "leading blocks of the prompt that the endpoint's own KV-cache events say it holds"
@@ -176,14 +180,17 @@ class PrecisePrefixCacheProducer(DataProducer[PrecisePrefixCacheParams], PickObs
             state.write(self._match_key, guess)
             return
         state.write(self._found_key, found)
-        sure = [e for e in endpoints if e.slot in found.tokens and kv.confidence(e.id) >= ENOUGH]
+        trust = {e.slot: kv.confidence(e.id) for e in endpoints}
+        sure = [e for e in endpoints if e.slot in found.tokens and trust[e.slot] >= ENOUGH]
         if not sure and not any(found.remembered.values()):
             self._counts["no-stream"] += 1
             state.write(self._match_key, guess)
             return
         self._counts["exact" if sure else "remembered"] += 1
         self._counts["approximate"] += len(endpoints) - len(sure)
-        state.write(self._match_key, _merged(request, found, sure, guess, endpoints, self._weights))
+        merged = _merged(request, found, sure, guess, endpoints, self._weights)
+        doubtful = [e for e in sure if trust[e.slot] < CERTAIN]
+        state.write(self._match_key, _with_guess(merged, guess, doubtful) if doubtful else merged)
 
     def picked(self, request: InferenceRequest, result: SchedulingResult, state: CycleState) -> None:
         found = state.get(self._found_key)
@@ -229,4 +236,20 @@ def _merged(
             blocks[endpoint.slot] = min(likely, request.prompt_tokens) // unit
     for endpoint in sure:
         blocks[endpoint.slot] = found.tokens[endpoint.slot] // unit
-    return PrefixMatch(unit, request.prompt_tokens // unit, blocks, worths(found, sure, blocks, unit, weights))
+    slower = {e.slot: found.slower[e.slot] for e in sure if e.slot in found.slower} if found.slower else {}
+    worth = worths(found, sure, blocks, unit, weights)
+    return PrefixMatch(unit, request.prompt_tokens // unit, blocks, worth, slower)
+
+
+def _with_guess(match: PrefixMatch, guess: PrefixMatch, doubtful: Sequence[Endpoint]) -> PrefixMatch:
+    """Credit for the guess where it is more than what an uncertain stream says; that part is taken to be on the GPU."""
+    blocks, worth = list(match.blocks), list(match.worth)
+    for endpoint in doubtful:
+        slot = endpoint.slot
+        likely = min(guess.tokens(slot) // match.block_tokens, match.total_blocks)
+        more = likely - blocks[slot]
+        if more > 0:
+            blocks[slot] = likely
+            if worth:
+                worth[slot] += more
+    return msgspec.structs.replace(match, blocks=blocks, worth=worth)

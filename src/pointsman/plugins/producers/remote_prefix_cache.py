@@ -154,7 +154,7 @@ class RemotePrefixCacheProducer(DataProducer[RemotePrefixCacheParams], PickObser
         slower = {slot: held.slower for slot, held in sure.items() if any(held.slower)}
         trusted = [endpoint for endpoint in endpoints if endpoint.slot in slower]
         worth = worths(KvMatch(tokens, slower=slower), trusted, blocks, unit, self._weights)
-        state.write(self._match_key, PrefixMatch(unit, request.prompt_tokens // unit, blocks, worth))
+        state.write(self._match_key, PrefixMatch(unit, request.prompt_tokens // unit, blocks, worth, slower))
 
     def picked(self, request: InferenceRequest, result: SchedulingResult, state: CycleState) -> None:
         asked = state.get(self._asked_key)
