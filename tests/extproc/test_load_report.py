@@ -30,7 +30,7 @@ def answer(rig: Rig, headers: dict[str, str], served: str = "") -> list[Any]:
 def test_is_told_with_the_pod_that_answered() -> None:
     rig = Rig()
     told: list[tuple[str, str]] = []
-    rig.director._on_load = lambda place, text: told.append((place, text))
+    rig.director._committer._on_load = lambda place, text: told.append((place, text))
     assert not answer(rig, {})
     assert not told
     assert not answer(rig, {LOAD_METRICS: HEADER})
@@ -47,7 +47,7 @@ def test_nobody_wants_it_or_it_fails() -> None:
     def broken(place: str, text: str) -> None:
         raise ValueError(place)
 
-    rig.director._on_load = broken
+    rig.director._committer._on_load = broken
     (error,) = answer(rig, {LOAD_METRICS: HEADER})
     assert isinstance(error, ValueError)
     with pytest.raises(ValueError, match="10"):
